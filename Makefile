@@ -1,0 +1,63 @@
+# `make help` lists the targets. Everything is installed into .venv, from locks with hashes.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+PORT ?= 8080
+MODELS ?= models
+
+.PHONY: help demo test lint typecheck bench lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.all ## Train the three examples, serve them, and show predictions (PORT=8080)
+	@$(BIN)/python -m training.demo --models $(MODELS) --port $(PORT)
+
+test: $(VENV)/.dev ## Run all tests: unit, integration with real servers, contract
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## Check format, style and who may import whom
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+
+typecheck: $(VENV)/.dev ## Check types, strictly
+	@$(BIN)/mypy
+
+bench: $(VENV)/.dev ## Measure against a naive server and a do-nothing one (needs wrk)
+	@$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.dev ## Resolve the dependencies anew into requirements/*.txt
+	@$(PIP) install uv
+	@for extra in serve all dev; do \
+	  set -- --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet; \
+	  case $$extra in \
+	    serve) $(BIN)/uv pip compile "$$@" pyproject.toml -o requirements/serve.txt ;; \
+	    all) $(BIN)/uv pip compile "$$@" -c requirements/serve.txt --extra all pyproject.toml -o requirements/all.txt ;; \
+	    dev) $(BIN)/uv pip compile "$$@" -c requirements/all.txt --extra dev pyproject.toml -o requirements/dev.txt ;; \
+	  esac; \
+	done
+
+clean: ## Remove what make and the tools made, but no models
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Muelle needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.all: requirements/all.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing Muelle and what training and serving need (once)"
+	@$(PIP) install --require-hashes -r requirements/all.txt
+	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.all
+	@echo "installing what tests and checks need (once)"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

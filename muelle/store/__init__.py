@@ -1,0 +1,5 @@
+"""Where bundle versions live."""
+
+from muelle.store.folder import Repository
+
+__all__ = ["Repository"]

@@ -1,0 +1,77 @@
+"""The composition root: settings, models and metrics become one Flask application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flask import Flask
+from flask.sessions import SessionInterface, SessionMixin
+
+from service.auth import ApiKeys
+from service.errors import register_error_handlers
+from service.exchange import Observed
+from service.logs import AccessLog
+from service.metrics import Metrics
+from service.models import Models
+from service.routes import health, metrics_page, oip, openapi, simple, status
+from service.settings import Settings
+
+
+@dataclass
+class Pressure:
+    """How many requests this worker has in hand or waiting; the gunicorn worker keeps it."""
+
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work with.
+
+    Attributes
+    ----------
+    keys : ApiKeys, optional
+        None when everybody may ask.
+    """
+
+    settings: Settings
+    models: Models
+    metrics: Metrics
+    keys: ApiKeys | None
+    pressure: Pressure = field(default_factory=Pressure)
+
+
+class _NoSession(SessionInterface):
+    """There are no cookies here, so no time is spent on looking for one."""
+
+    def open_session(self, app: Flask, request: object) -> SessionMixin | None:
+        return None
+
+
+def create_app(settings: Settings, models: Models, metrics: Metrics) -> Flask:
+    """Put the application together.
+
+    Parameters
+    ----------
+    settings : Settings
+        Read once, by the caller.
+    models : Models
+        Loaded or still loading.
+    metrics : Metrics
+        Of this process.
+
+    Raises
+    ------
+    SettingsError
+        When the file of API keys can't be read.
+    """
+    keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
+    service = Service(settings, models, metrics, keys)
+    app = Flask("muelle", static_folder=None)
+    app.session_interface = _NoSession()
+    app.extensions["muelle"] = service
+    for routes in (health, metrics_page, oip, openapi, simple, status):
+        app.register_blueprint(routes.blueprint(service))
+    register_error_handlers(app)
+    app.wsgi_app = Observed(app.wsgi_app, metrics, AccessLog() if settings.access_log else None)  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,80 @@
+"""What happens at each turn of gunicorn's life: worker slots, shared metrics, who may listen before it has loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from service.metrics import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
+from service.procfs import claim_slot
+from service.settings import Settings
+
+#: How often a worker that loads before it listens looks whether it is done, and tells the arbiter that it lives.
+_PAUSE_SECONDS: Final = 0.02
+
+
+class Hooks:
+    """gunicorn's hooks; gunicorn.conf.py names them.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the metrics folder is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._slot: int | None = None
+        self._temporary = settings.metrics_dir is None
+        # The folder's name survives a SIGHUP, which reads the configuration anew, in the environment.
+        known = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if settings.metrics_dir is not None:
+            self.directory = settings.metrics_dir
+        elif known is not None:
+            self.directory = Path(known)
+        else:
+            self.directory = Path(tempfile.mkdtemp(prefix="muelle-metrics-"))
+        install_slot_values(self.directory, lambda: self._slot)
+
+    def on_starting(self, server: Any) -> None:
+        """Begin with an empty folder."""
+        prepare_directory(self.directory)
+
+    def pre_fork(self, server: Any, worker: Any) -> None:
+        """Choose the worker's slot."""
+        worker.slot = lowest_free_slot(getattr(other, "slot", None) for other in server.WORKERS.values())
+
+    def post_fork(self, server: Any, worker: Any) -> None:
+        """Take the slot, in the worker, before it makes any metric."""
+        self._slot = worker.slot
+        claim_slot(self.directory, worker.slot, os.getpid())
+
+    def post_worker_init(self, worker: Any) -> None:
+        """Let every worker but the very first load before it listens.
+
+        The first one listens at once, so that probes are answered while it loads. Every later one, whether beside it,
+        in a dead one's place, or after a reload, would answer 503 in the midst of good answers if it listened too
+        early.
+        """
+        models = worker.wsgi.extensions["muelle"].models
+        while worker.age > 1 and models.loading:
+            worker.notify()
+            time.sleep(_PAUSE_SECONDS)
+
+    def worker_exit(self, server: Any, worker: Any) -> None:
+        """Carry over the last counts, in the worker."""
+        app = getattr(worker, "wsgi", None)
+        if app is not None:
+            app.extensions["muelle"].metrics.close()
+
+    def child_exit(self, server: Any, worker: Any) -> None:
+        """Book a worker that has been reaped, in the arbiter."""
+        mark_slot_dead(self.directory, worker.slot)
+
+    def on_exit(self, server: Any) -> None:
+        """Remove our own temporary folder."""
+        if self._temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)

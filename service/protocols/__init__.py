@@ -1,0 +1,1 @@
+"""Bytes → validated data → bytes, one module a protocol. No Flask here."""

@@ -1,0 +1,151 @@
+"""Real servers for tests: `Server` is `muelle serve` as a user starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+START_SECONDS = 60.0
+
+
+def make_repository(folder: Path) -> Path:
+    """Train and bundle the three examples."""
+    from training.pipelines import recipes
+    from training.publish import publish
+
+    for recipe in recipes().values():
+        publish(recipe, repository=folder, version="1")
+    return folder
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+
+class Server:
+    """A `muelle serve` process on a free port, its output in a file."""
+
+    def __init__(self, models: Path, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.repository = models
+        self.log_path = folder / "server.log"
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("MUELLE_")}
+        self._environ = inherited | {
+            "MUELLE_MODELS": str(models),
+            "MUELLE_HOST": "127.0.0.1",
+            "MUELLE_PORT": str(self.port),
+            **(settings or {}),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "muelle.cli", "serve"], env=self._environ, stdout=log, stderr=log
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The arbiter's process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    def stop(self) -> int:
+        """End it and return its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def workers(self) -> list[int]:
+        """The workers' process ids."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def log(self) -> list[dict[str, Any]]:
+        """The log lines so far; each must be JSON."""
+        return [json.loads(line) for line in self.log_path.read_bytes().splitlines()]
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 20.0,
+    ) -> Answer:
+        """Send one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        with contextlib.closing(connection):
+            data = body.encode() if isinstance(body, str) else body
+            connection.request(method, path, data, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """GET."""
+        return self.request("GET", path, headers=headers)
+
+    def post(self, path: str, document: Any, headers: Mapping[str, str] | None = None) -> Answer:
+        """POST a document as JSON."""
+        return self.request(
+            "POST", path, json.dumps(document), {"Content-Type": "application/json", **(headers or {})}
+        )
+
+    def wait_ready(self) -> None:
+        """Wait until /readyz answers 200."""
+        self.wait_for(lambda: self.get("/readyz").status == 200, "ready")
+
+    def wait_answering(self) -> None:
+        """Wait until /livez answers."""
+        self.wait_for(lambda: self.get("/livez").status == 200, "answering")
+
+    def wait_for(self, condition: Any, what: str, seconds: float = START_SECONDS) -> None:
+        """Wait until a condition holds; a refused connection counts as not yet."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                break
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if condition():
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not get {what}; its log:\n{self.log_path.read_text()[-4000:]}")
