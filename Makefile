@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-PORT ?= 8080
+PORT ?=
 MODELS ?= models
 
 .PHONY: help demo test lint typecheck bench lock clean
@@ -14,8 +14,8 @@ MODELS ?= models
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.all ## Train the three examples, serve them, and show predictions (PORT=8080)
-	@$(BIN)/python -m training.demo --models $(MODELS) --port $(PORT)
+demo: $(VENV)/.all ## Train the three examples, serve them, and show predictions (PORT=…)
+	@$(BIN)/muelle demo --repository $(MODELS) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev ## Run all tests: unit, integration with real servers, contract
 	@$(BIN)/python -m pytest

@@ -10,10 +10,11 @@ from flask.sessions import SessionInterface, SessionMixin
 from service.auth import ApiKeys
 from service.errors import register_error_handlers
 from service.exchange import Observed
+from service.lane import FastLane
 from service.logs import AccessLog
 from service.metrics import Metrics
 from service.models import Models
-from service.routes import health, metrics_page, oip, openapi, simple, status
+from service.routes import health, metrics_page, oip, openapi, predictions, status
 from service.settings import Settings
 
 
@@ -32,12 +33,15 @@ class Service:
     ----------
     keys : ApiKeys, optional
         None when everybody may ask.
+    access_log : AccessLog, optional
+        None when requests are not logged.
     """
 
     settings: Settings
     models: Models
     metrics: Metrics
     keys: ApiKeys | None
+    access_log: AccessLog | None
     pressure: Pressure = field(default_factory=Pressure)
 
 
@@ -66,12 +70,30 @@ def create_app(settings: Settings, models: Models, metrics: Metrics) -> Flask:
         When the file of API keys can't be read.
     """
     keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
-    service = Service(settings, models, metrics, keys)
+    access_log = AccessLog() if settings.access_log else None
+    service = Service(settings, models, metrics, keys, access_log)
     app = Flask("muelle", static_folder=None)
     app.session_interface = _NoSession()
     app.extensions["muelle"] = service
-    for routes in (health, metrics_page, oip, openapi, simple, status):
+    for routes in (health, metrics_page, oip, openapi, predictions, status):
         app.register_blueprint(routes.blueprint(service))
     register_error_handlers(app)
-    app.wsgi_app = Observed(app.wsgi_app, metrics, AccessLog() if settings.access_log else None)  # type: ignore[method-assign]
+    app.wsgi_app = Observed(FastLane(app.wsgi_app, service), metrics, access_log)  # type: ignore[method-assign]
     return app
+
+
+def start(app: Flask) -> None:
+    """Start the background work of a worker: loading, and carrying over counts and log lines."""
+    service: Service = app.extensions["muelle"]
+    service.metrics.start()
+    if service.access_log is not None:
+        service.access_log.start()
+    service.models.start_loading()
+
+
+def stop(app: Flask) -> None:
+    """Carry over the last counts and log lines."""
+    service: Service = app.extensions["muelle"]
+    service.metrics.close()
+    if service.access_log is not None:
+        service.access_log.close()

@@ -1,15 +1,14 @@
-"""One request and its answer, seen from outside Flask: id, body, timing, and what the log and the metrics say of it."""
+"""One request and its answer, seen from outside Flask: id, timing, and what the log and the metrics say of it."""
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from muelle.errors import InputError, MuelleError
+from muelle.errors import MuelleError
 from service.logs import AccessLog
 from service.metrics import Metrics
 
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
 KEY: Final = "muelle.exchange"
 #: An id from outside goes into logs and headers, so only these characters, and not too many of them.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_JSON_TYPE: Final = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
-
-
-class BodyTooLargeError(MuelleError):
-    """The body is over the limit."""
-
-
-class ContentTypeError(MuelleError):
-    """The body is not of a type or encoding that we read."""
 
 
 class OverloadedError(MuelleError):
@@ -58,8 +48,9 @@ class Exchange:
     __slots__ = ("bytes_in", "bytes_out", "caller", "model", "protocol", "request_id", "rows", "stages", "status")
 
     def __init__(self, given_id: str | None) -> None:
+        # An id need not be secret; gunicorn seeds each worker's generator anew.
         if given_id is None or _REQUEST_ID.fullmatch(given_id) is None:
-            given_id = secrets.token_hex(8)
+            given_id = f"{random.getrandbits(64):016x}"
         self.request_id = given_id
         self.protocol = ""
         self.model: ServedModel | None = None
@@ -130,74 +121,3 @@ class Observed:
                     rows=exchange.rows,
                     caller=exchange.caller,
                 )
-
-
-def check_json_type(environ: WSGIEnvironment) -> None:
-    """Refuse a body that says it is something else than JSON; one that says nothing is taken at its bytes.
-
-    Raises
-    ------
-    ContentTypeError
-        With what was expected.
-    """
-    given = environ.get("CONTENT_TYPE", "")
-    if given and given != "application/json" and _JSON_TYPE.fullmatch(given.partition(";")[0].strip()) is None:
-        raise ContentTypeError(f"expected Content-Type: application/json, got {given[:60]}")
-
-
-def read_body(environ: WSGIEnvironment, limit: int) -> bytes:
-    """Read the whole body, straight from the server: Flask's own way costs more for large ones.
-
-    Parameters
-    ----------
-    environ : WSGI environment
-        Of the request.
-    limit : int
-        Largest size in bytes, also after decompression.
-
-    Raises
-    ------
-    BodyTooLargeError
-        Before reading, when Content-Length says so already.
-    ContentTypeError
-        For a Content-Encoding other than gzip.
-    InputError
-        When the body ends early or its compression is damaged.
-    """
-    declared = environ.get("CONTENT_LENGTH")
-    length = int(declared) if declared else None
-    if length is not None and length > limit:
-        raise BodyTooLargeError(f"expected a body of at most {limit} bytes, got {length}")
-    try:
-        body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
-    except OSError as error:
-        raise InputError("the body could not be read to its end", code="truncated_body") from error
-    except Exception as error:
-        # gunicorn's own classes for damaged chunks; they derive from Exception alone.
-        if type(error).__module__.partition(".")[0] != "gunicorn":
-            raise
-        raise InputError("the body's chunks are damaged or end early", code="truncated_body") from error
-    if length is not None and len(body) < length:
-        raise InputError(f"expected a body of {length} bytes, it ended after {len(body)}", code="truncated_body")
-    if len(body) > limit:
-        raise BodyTooLargeError(f"expected a body of at most {limit} bytes, got more")
-    exchange_of(environ).bytes_in = len(body)
-    encoding = environ.get("HTTP_CONTENT_ENCODING")
-    if encoding is None or encoding.strip().lower() in ("", "identity"):
-        return body
-    if encoding.strip().lower() != "gzip":
-        raise ContentTypeError(f"expected no Content-Encoding, or gzip, got {encoding[:60]}")
-    return _gunzip(body, limit)
-
-
-def _gunzip(body: bytes, limit: int) -> bytes:
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        plain = decompressor.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise InputError(f"the body is not gzip: {error}", code="invalid_gzip") from error
-    if len(plain) > limit:
-        raise BodyTooLargeError(f"expected a body of at most {limit} bytes after decompression, got more")
-    if not decompressor.eof:
-        raise InputError("the gzip body ends early", code="truncated_body")
-    return plain

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Final
 
+from service.app import stop
 from service.metrics import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
+from service.models import Models
 from service.procfs import claim_slot
 from service.settings import Settings
 
@@ -42,9 +46,12 @@ class Hooks:
     def on_starting(self, server: Any) -> None:
         """Begin with an empty folder."""
         prepare_directory(self.directory)
+        # Shared by the arbiter and all workers to come, over reloads too: not 0 when the very first worker has loaded.
+        server.first_loaded = mmap.mmap(-1, 1)
 
     def pre_fork(self, server: Any, worker: Any) -> None:
         """Choose the worker's slot."""
+        worker.first_loaded = server.first_loaded
         worker.slot = lowest_free_slot(getattr(other, "slot", None) for other in server.WORKERS.values())
 
     def post_fork(self, server: Any, worker: Any) -> None:
@@ -57,24 +64,36 @@ class Hooks:
 
         The first one listens at once, so that probes are answered while it loads. Every later one, whether beside it,
         in a dead one's place, or after a reload, would answer 503 in the midst of good answers if it listened too
-        early.
+        early. For the same reason none of them listens before the first one has loaded.
         """
         models = worker.wsgi.extensions["muelle"].models
-        while worker.age > 1 and models.loading:
+        if worker.age == 1:
+            arguments = (models, worker.first_loaded)
+            threading.Thread(target=_tell_when_loaded, args=arguments, name="first-loaded", daemon=True).start()
+            return
+        while models.loading or not worker.first_loaded[0]:
             worker.notify()
             time.sleep(_PAUSE_SECONDS)
 
     def worker_exit(self, server: Any, worker: Any) -> None:
-        """Carry over the last counts, in the worker."""
+        """Carry over the last counts and log lines, in the worker."""
         app = getattr(worker, "wsgi", None)
         if app is not None:
-            app.extensions["muelle"].metrics.close()
+            stop(app)
 
     def child_exit(self, server: Any, worker: Any) -> None:
         """Book a worker that has been reaped, in the arbiter."""
         mark_slot_dead(self.directory, worker.slot)
+        if worker.age == 1:
+            # Nobody needs to wait for it any more.
+            server.first_loaded[0] = 1
 
     def on_exit(self, server: Any) -> None:
         """Remove our own temporary folder."""
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _tell_when_loaded(models: Models, first_loaded: mmap.mmap) -> None:
+    models.wait()
+    first_loaded[0] = 1

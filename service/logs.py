@@ -19,6 +19,8 @@ import orjson
 from gunicorn import glogging
 
 _EXTRAS: Final = ("request_id", "model", "version")
+#: How long an access line waits for others at most.
+_COMPANY_SECONDS: Final = 0.2
 
 
 @lru_cache(maxsize=4)
@@ -104,9 +106,12 @@ class GunicornLogger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no 
 class AccessLog:
     """Writes one line a request to a file descriptor; thread-safe.
 
-    A line is written whole, with one system call, when the pipe has room for it (lines stay below POSIX's PIPE_BUF);
-    else it is dropped and counted: a collector of logs that stands still must not stop the answers. The next line that
-    gets through says in ``dropped`` how many are missing.
+    Lines are written whole, as many in one system call as stay below POSIX's PIPE_BUF, when the pipe has room for them;
+    else they are dropped and counted: a collector of logs that stands still must not stop the answers. The next lines
+    that get through say in ``dropped`` how many are missing.
+
+    Until `start` each line is written at once. From then on lines wait for company, a fifth of a second at most: a
+    system call in a request's path gives the interpreter lock away, and getting it back costs more than the call.
     """
 
     def __init__(self, descriptor: int = 1) -> None:
@@ -115,7 +120,46 @@ class AccessLog:
         self._poll.register(descriptor, select.POLLOUT)
         # A poll object can't be used by two threads at a time.
         self._lock = threading.Lock()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
         self.dropped = 0
+
+    def start(self) -> None:
+        """Let lines wait from now on; after the fork, since threads don't survive one. `close` must follow."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._flush_until_closed, name="access-log", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, and each later line at once; may be called again."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        with self._lock:
+            self._flush()
+
+    def _flush_until_closed(self) -> None:
+        while not self._stop.wait(_COMPANY_SECONDS):
+            with self._lock:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Write what waits; the caller holds the lock."""
+        if not self._waiting:
+            return
+        try:
+            if self._poll.poll(0):
+                os.write(self._descriptor, b"".join(self._waiting))
+                self.dropped = 0
+            else:
+                self.dropped += len(self._waiting)
+        except OSError:  # closed, or its reader is gone
+            self.dropped += len(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     def write(  # noqa: PLR0913 (a line's keys; an object made only to carry them would cost as much as the line)
         self,
@@ -174,11 +218,10 @@ class AccessLog:
         with self._lock:
             if self.dropped:
                 line["dropped"] = self.dropped
-            try:
-                if self._poll.poll(0):
-                    os.write(self._descriptor, _encode(line))
-                    self.dropped = 0
-                else:
-                    self.dropped += 1
-            except OSError:  # closed, or its reader is gone
-                self.dropped += 1
+            data = _encode(line)
+            if self._waiting_bytes + len(data) > select.PIPE_BUF:
+                self._flush()
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            if self._thread is None:
+                self._flush()

@@ -77,6 +77,11 @@ class Models:
         """Whether the background load goes on."""
         return self._thread is not None and self._thread.is_alive()
 
+    def wait(self) -> None:
+        """Wait until the background load has ended."""
+        if self._thread is not None:
+            self._thread.join()
+
     def load(self) -> None:
         """Find and load everything; a version that fails keeps its reason, and the others are served."""
         try:
@@ -118,6 +123,10 @@ class Models:
         if name not in self._models:
             raise NotFoundError(f"no model {name[:63]!r}; there is {', '.join(self._models)}")
         raise NotFoundError(f"no version {str(version)[:63]!r} of {name}; there is {', '.join(self._models[name])}")
+
+    def references(self) -> list[tuple[str | None, str | None]]:
+        """Return what `get` finds: (model, version), either None for a default; empty until that is known."""
+        return list(self._table)
 
     def versions(self, name: str) -> list[str]:
         """Return a model's versions, oldest first; empty when there is no such model."""

@@ -1,8 +1,9 @@
 """gunicorn's threaded worker with what a model server needs: requests bounded in age, counted, and not lost at the end.
 
-The threads only ever work on requests whose first bytes have come: a client that connects and says nothing waits in the
-poller. A client that dribbles its body is cut off when its request is too old. When the worker is told to stop, it
-takes what the kernel has already accepted for it before it closes its ears.
+The threads only ever work on requests whose first bytes have come: a client that connects and says nothing waits in
+the poller, as does one that has its answer and is yet to close. A client that dribbles its body, or doesn't read its
+answer, is cut off when its request is too old. When the worker is told to stop, it takes what the kernel has already
+accepted for it, and closes its ears at once: whoever comes later is refused, not forgotten.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
+from collections import deque
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any, Final
@@ -17,9 +19,17 @@ from typing import Any, Final
 from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from service.replies import error_body
+from service.failures import error_body
+from service.quick import Quickness, is_whole_and_small
 
 _NOTIFY_SECONDS: Final = 0.5
+#: How long a new connection may say nothing, at least: with no keep-alive it must still have the time to ask once.
+_FIRST_BYTES_SECONDS: Final = 5.0
+#: How long, and for how many more bytes, a client may leave its end of a finished connection open; as gunicorn has it.
+_LINGER_SECONDS: Final = 2.0
+_LINGER_BYTES: Final = 65_536
+#: How long a thread may take to notice that its connection was cut, before it counts as stuck in the model.
+_NOTICE_SECONDS: Final = 2.0
 #: The statuses of requests that gunicorn's parser refuses, by the name of its error.
 _PARSER_STATUSES: Final = {
     "LimitRequestLine": (414, "URI Too Long"),
@@ -30,6 +40,34 @@ _PARSER_STATUSES: Final = {
 }
 
 
+class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
+    """A connection that hands its last moments to its worker's poller."""
+
+    def __init__(self, worker: Worker, client: socket.socket, address: Any, server: Any) -> None:
+        super().__init__(worker.cfg, client, address, server)
+        self._worker = worker
+        self.drained = 0
+
+    def close(self, graceful: bool = False) -> None:
+        """Close; gracefully, as RFC 9112 section 9.6 wants it: our end first, then wait for the client's."""
+        if graceful:
+            self._worker.linger(self)
+        else:
+            super().close()
+
+
+class _Done:
+    """The future of what has been done already."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = lambda: result
+
+    @staticmethod
+    def cancelled() -> bool:
+        """Return False: it has been done."""
+        return False
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """One worker process; see the module."""
 
@@ -37,9 +75,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         # Connections whose request is in a thread, and since when.
         self._in_hand: dict[Any, float] = {}
+        # Connections whose answer is out, oldest first, until the client closes its end.
+        self._lingering: deque[Connection] = deque()
         self._pressure: Any = None
         self._age_limit_seconds = 0.0
         self._notified = 0.0
+        self._quickness = Quickness()
 
     def load_wsgi(self) -> None:
         """Load the application and learn its limits."""
@@ -56,41 +97,76 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             # Another worker was faster, or the client has gone.
             return
         self.nr_conns += 1
-        connection = TConn(self.cfg, client, address, listener.getsockname())
-        connection.timeout = time.monotonic() + self.cfg.keepalive
+        connection = Connection(self, client, address, listener.getsockname())
+        connection.timeout = time.monotonic() + max(self.cfg.keepalive, _FIRST_BYTES_SECONDS)
         self.pending_conns.append(connection)
         self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, connection))
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Stop accepting only after taking what the kernel has accepted already: its clients have been promised."""
-        if not enabled and self._accepting and not self.alive:
-            self._drain_backlog()
+        """Stop accepting for good only after taking what the kernel has accepted already: its clients were promised.
+
+        gunicorn would keep the socket open until the last request is done. What the kernel accepts meanwhile would
+        never be looked at, and be reset when the last worker goes; on a closed one it is refused.
+        """
         super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            self._drain_backlog()
+            for listener in self.sockets:
+                listener.close()
 
     def enqueue_req(self, conn: Any) -> None:
-        """Hand a connection with a request to the threads."""
+        """Answer a request at once when that is the quickest way, else hand its connection to the threads."""
         self._pressure.requests += 1
-        super().enqueue_req(conn)
+        if self._quickness.expected and is_whole_and_small(conn.sock):
+            self.finish_request(conn, _Done(self.handle(conn)))
+        else:
+            super().enqueue_req(conn)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Take a connection back from the threads; runs in the main thread, as `enqueue_req` does."""
         self._pressure.requests -= 1
         super().finish_request(conn, fs)
 
+    def linger(self, connection: Connection) -> None:
+        """Close our end of a connection, and wait for the client's in the poller.
+
+        gunicorn waits in its main loop, where a client that is slow, or far away, would hold up all others.
+        """
+        client = connection.sock
+        try:
+            client.setblocking(False)
+            client.shutdown(socket.SHUT_WR)
+            self.poller.register(client, EVENT_READ, partial(self._on_lingering_readable, connection))
+        except (OSError, ValueError):
+            util.close(client)
+            return
+        # finish_request has just counted it out; but a worker that stops waits for it too.
+        self.nr_conns += 1
+        connection.timeout = time.monotonic() + _LINGER_SECONDS
+        self._lingering.append(connection)
+
+    def murder_pending(self) -> None:
+        """Close what has waited too long: for first bytes, or for the client's end; called at every turn."""
+        super().murder_pending()
+        now = time.monotonic()
+        while self._lingering and self._lingering[0].timeout <= now:
+            self._end_lingering(self._lingering[0])
+
     def handle(self, conn: Any) -> Any:
-        """Work on one request, in a thread."""
-        self._in_hand[conn] = time.monotonic()
+        """Work on one request, in a thread or in the main one."""
+        self._in_hand[conn] = started = time.monotonic()
         try:
             return super().handle(conn)
         finally:
             self._in_hand.pop(conn, None)
+            self._quickness.add(time.monotonic() - started)
 
     def notify(self) -> None:
         """Tell the arbiter that this worker is well, at least once a second; not when a thread is stuck.
 
-        At the age limit a connection's reading side is shut, which ends any wait for its body. What is still in hand a
-        limit later is stuck in the model itself; no thread can be stopped, so the arbiter is left to replace the
-        worker.
+        At the age limit a connection's reading side is shut, which ends any wait for its body; a limit later its
+        writing side, which ends any wait for a client that doesn't read. What is still in hand after that is stuck in
+        the model itself; no thread can be stopped, so the arbiter is left to replace the worker.
         """
         now = time.monotonic()
         # gunicorn calls this at every turn of its loop; the arbiter is patient, and the call costs it a system call.
@@ -99,10 +175,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._notified = now
         for connection, started in list(self._in_hand.items()):
             age = now - started
-            if age > 2 * self._age_limit_seconds:
+            if age > 2 * self._age_limit_seconds + _NOTICE_SECONDS:
                 return
             if age > self._age_limit_seconds:
-                self._stop_reading(connection)
+                self._shut(connection, socket.SHUT_RDWR if age > 2 * self._age_limit_seconds else socket.SHUT_RD)
         super().notify()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
@@ -112,7 +188,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self.log.exception("error below the application")
             status, reason = 500, "Internal Server Error"
         message = reason if status == 500 else f"not a valid HTTP request: {exc}"
-        body = error_body(message[:300], "invalid_http" if status < 500 else "internal", v2=False)
+        body = error_body(message[:300], "internal" if status == 500 else "invalid_http", v2=False)
         head = (
             f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             f"X-Request-Id: {secrets.token_hex(8)}\r\nConnection: close\r\n\r\n"
@@ -131,8 +207,31 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 if self.nr_conns == before:
                     break
 
-    def _stop_reading(self, connection: Any) -> None:
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Let nobody who says nothing hold up the end, neither on a kept connection nor on a new one."""
+        super()._cap_keepalive(deadline)
+        for connection in self.pending_conns:
+            connection.timeout = min(connection.timeout, deadline)
+
+    def _on_lingering_readable(self, connection: Connection, client: socket.socket) -> None:
         try:
-            connection.sock.shutdown(socket.SHUT_RD)
+            data = client.recv(_LINGER_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        connection.drained += len(data)
+        if not data or connection.drained >= _LINGER_BYTES:
+            self._end_lingering(connection)
+
+    def _end_lingering(self, connection: Connection) -> None:
+        self._lingering.remove(connection)
+        self.poller.unregister(connection.sock)
+        self.nr_conns -= 1
+        connection.close()
+
+    def _shut(self, connection: Any, how: int) -> None:
+        try:
+            connection.sock.shutdown(how)
         except OSError:
             self.log.debug("a timed out connection had gone already")

@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
-from service.app import create_app
+from service.app import create_app, start
 from service.metrics import Metrics
 from service.models import Models
 from service.procfs import ProcessGroup
@@ -22,6 +22,5 @@ def build() -> Flask:
     metrics = Metrics(CollectorRegistry(), directory, ProcessGroup(directory, os.getppid()))
     models = Models(settings, metrics)
     app = create_app(settings, models, metrics)
-    metrics.start()
-    models.start_loading()
+    start(app)
     return app

@@ -1,4 +1,4 @@
-"""y = 2x by linear regression: the smallest model that one can serve, and ``{"input": [6]}`` gives ``{"output": [12.0]}``."""
+"""y = 2x by linear regression, the smallest model to serve: ``{"input": [6]}`` gives ``{"output": [12.0]}``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The models that ``muelle train NAME`` knows.
 
-To add your own, copy `training.iris` to ``training/churn.py``, say; let its ``RECIPE`` name a function that returns your
-`training.data.Dataset` and one that returns your estimator or Pipeline, not fitted; then add ``churn.RECIPE`` to `_RECIPES`
-below. ``muelle train churn`` splits the data, cross-validates, fits, scores on the rows held out, and writes the bundle.
+To add your own, copy `training.iris` to ``training/churn.py``, say; let its ``RECIPE`` name a function that returns
+your `training.data.Dataset` and one that returns your estimator or Pipeline, not fitted; then add ``churn.RECIPE`` to
+`_RECIPES` below. ``muelle train churn`` splits the data, cross-validates, fits, scores on the rows held out, and writes
+the bundle.
 
 A model that is fitted elsewhere needs nothing of this: ``muelle bundle fitted.joblib --sample rows.csv``.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from muelle.errors import NotFoundError
 from training import breast_cancer, iris, linear
 from training.recipe import Recipe
 
@@ -21,11 +21,3 @@ _RECIPES: Final = (linear.RECIPE, breast_cancer.RECIPE, iris.RECIPE)
 def recipes() -> dict[str, Recipe]:
     """Return all recipes by name."""
     return {recipe.name: recipe for recipe in _RECIPES}
-
-
-def recipe(name: str) -> Recipe:
-    """Return one recipe; raises `NotFoundError`, which says which there are."""
-    try:
-        return recipes()[name]
-    except KeyError:
-        raise NotFoundError(f"no example {name!r}; there is {', '.join(recipes())}") from None

@@ -28,7 +28,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 
@@ -65,6 +65,7 @@ _NUMPY_FUNCTIONS: Final = frozenset({"clip", "max", "mean", "median", "min", "na
 _NAMED: Final[frozenset[Name]] = frozenset(
     [
         *(("builtins", name) for name in ("bool", "dict", "float", "int", "list", "object", "str", "tuple")),
+        ("_codecs", "encode"),
         ("numpy", "dtype"),
         ("numpy", "memmap"),  # read as numpy.ndarray, see pickles
         ("numpy", "ndarray"),
@@ -121,9 +122,8 @@ def _partial(args: tuple[Any, ...]) -> bool:
 
 def _reconstructor(args: tuple[Any, ...]) -> bool:
     # Protocols 0 and 1 make a plain instance this way, or one of a subclass of dict.
-    return _is_library_class(args[0]) and (
-        args[1:] == (object, None) or (len(args) == 3 and args[1] is dict and type(args[2]) is dict)
-    )
+    kind, base, state = args
+    return _is_library_class(kind) and ((base is object and state is None) or (base is dict and type(state) is dict))
 
 
 def _scalar(args: tuple[Any, ...]) -> bool:
@@ -173,7 +173,6 @@ def _tree(args: tuple[Any, ...]) -> bool:
 
 
 _CALLED: Final[Mapping[Name, Guard]] = {
-    ("_codecs", "encode"): lambda args: len(args) == 2 and type(args[0]) is str and args[1] in ("latin1", "latin-1"),
     ("builtins", "bytearray"): lambda args: (
         _optional(args, bytes) or (type(args[0]) is str and args[1:] == ("latin-1",))
     ),
@@ -254,14 +253,14 @@ def check_resolved(module: str, name: str, obj: object, allowed_modules: Sequenc
     UnsafePickleError
         When the object is something else than the name promises.
     """
-    trusted = _is_trusted(module, allowed_modules)
-    if not trusted and ((module, name) in _NAMED or (module, name) in _CALLED or module == "numpy"):
-        return
-    if isinstance(obj, np.ufunc):
-        return
     home, own_name = _home(obj)
     allowed = _is_named(home, own_name, allowed_modules)
-    if not trusted:
+    if _is_trusted(module, allowed_modules):
+        # What a trusted module imports (functools.partial, say) doesn't become trusted itself.
+        allowed = allowed and _is_trusted(home, allowed_modules)
+    elif (module, name) in _NAMED or (module, name) in _CALLED or module == "numpy" or isinstance(obj, np.ufunc):
+        allowed = True
+    else:
         # An Enum is a class, but its members are shared by the process, so a pickle may not hold them.
         is_class = isinstance(obj, type) and not isinstance(obj, enum.EnumMeta)
         allowed = allowed and module not in _SCIPY_UFUNCS and is_class == bool(_CLASS_NAME.fullmatch(name))
@@ -343,7 +342,7 @@ def check_state(instance: object, state: object, allowed_modules: Sequence[str] 
         raise UnsafePickleError(f"an instance of {kind.__module__}.{kind.__qualname__} may not be given this state")
 
 
-def is_shape(shape: object) -> bool:
+def is_shape(shape: object) -> TypeGuard[tuple[int, ...]]:
     """Say whether something is an array's shape: a tuple of integers that are not negative."""
     return type(shape) is tuple and all(type(length) is int and length >= 0 for length in shape)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -40,7 +42,7 @@ class Sample:
         if unknown := sorted(set(dtypes.values()) - set(DTYPES)):
             raise EstimatorError(f"dtypes: expected {', '.join(DTYPES)}, got {', '.join(unknown)}")
         self.native, self.layout = _native(estimator, rows)
-        names = _names(estimator, self.native, self.layout)
+        names = _names(estimator, rows, self.native, self.layout)
         if missing := sorted(set(dtypes) - set(names)):
             raise EstimatorError(f"dtypes: the sample has no column {', '.join(missing)}")
         if len(self.native) == 0:
@@ -137,22 +139,44 @@ def _native_frame(estimator: Any, frame: Any) -> tuple[Any, Layout]:
     if len(set(names)) != len(names):
         raise EstimatorError("the sample: two columns have the same name")
     if all(_is_plain_number(frame.iloc[:, i].dtype) for i in range(frame.shape[1])):
+        if not hasattr(estimator, "feature_names_in_"):
+            # Fitted on an array, so it gets one: of a DataFrame it would warn, or be unable to slice it.
+            matrix = frame.to_numpy(np.float64)
+            with contextlib.suppress(Exception):  # one that picks its columns by name keeps no names either
+                estimator.predict(matrix)
+                return matrix, "matrix"
         as_float = frame.astype(np.float64)
         try:
             if np.array_equal(np.asarray(estimator.predict(frame)), np.asarray(estimator.predict(as_float))):
                 return as_float, "matrix"
         except Exception as error:
             raise EstimatorError(f"{type(estimator).__name__}.predict fails on the sample: {error}") from error
+    elif not hasattr(estimator, "feature_names_in_") and _wants_array(estimator, frame):
+        return frame.to_numpy(object), "objects"
     return frame, "frame"
+
+
+def _wants_array(estimator: Any, frame: Any) -> bool:
+    """Whether an estimator that knows no names was fitted on an array of objects rather than on a DataFrame."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.predict(frame)
+        except Exception:  # noqa: BLE001  # whatever it raises, the other form remains to be tried
+            with contextlib.suppress(Exception):
+                estimator.predict(frame.to_numpy(object))
+                return True
+            return False
+    return any("fitted without feature names" in str(warning.message) for warning in caught)
 
 
 def _is_plain_number(dtype: Any) -> bool:
     return isinstance(dtype, np.dtype) and dtype.kind in "fiu"
 
 
-def _names(estimator: Any, native: Any, layout: Layout) -> list[str]:
-    if hasattr(native, "columns"):
-        return [str(name) for name in native.columns]
+def _names(estimator: Any, rows: Any, native: Any, layout: Layout) -> list[str]:
+    if hasattr(rows, "iloc") and hasattr(rows, "columns"):
+        return [str(name) for name in rows.columns]
     if layout == "text":
         return ["text"]
     fitted = getattr(estimator, "feature_names_in_", None)

@@ -230,6 +230,13 @@ class _DtypeMaker:
         self.dtype: np.dtype[Any] | None = None
 
 
+def _encode(characters: Any, encoding: Any) -> bytes:
+    """Stand for ``_codecs.encode``, by which protocols before 3 write bytes, those of a dtype's state among them."""
+    if type(characters) is not str or encoding not in ("latin1", "latin-1"):
+        raise UnsafePickleError("_codecs.encode is called with something else than bytes as Latin-1")
+    return characters.encode("latin-1")
+
+
 def _dtype_maker(args: tuple[Any, ...]) -> _DtypeMaker:
     """Check the call of ``numpy.dtype`` as numpy pickles it: a code, no alignment, a copy."""
     if len(args) != 3 or type(args[0]) is not str or not _DTYPE_CODE.fullmatch(args[0]) or args[1:] != (False, True):
@@ -423,6 +430,8 @@ class _Walker(pickle._Unpickler):
             return _DtypeMaker
         if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
             return _ArrayWrapper
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
         return self.resolve(module, name)
 
     def load_reduce(self) -> None:
@@ -432,6 +441,8 @@ class _Walker(pickle._Unpickler):
             raise UnsafePickleError("a call's arguments are not a tuple")
         if function is _DtypeMaker:
             self.append(_dtype_maker(args))
+        elif function is _encode:
+            self.append(_encode(*args))
         else:
             self.append(self.call(function, args))
 

@@ -38,7 +38,8 @@ def load_skops(data: bytes, where: str, allowed_modules: Sequence[str] = ()) -> 
         When it can't be loaded.
     """
     untrusted = scan_skops(data, where)
-    if bad := refused(untrusted, allowed_modules):
+    pairs = [(name.rpartition(".")[0], name.rpartition(".")[2]) for name in untrusted]
+    if bad := refused(pairs, allowed_modules):
         raise UnsafePickleError(f"{where}: asks for {', '.join(bad)}, not on the allow-list; nothing was constructed")
     from skops.io import loads
 

@@ -9,6 +9,7 @@ from muelle.cli.lazy import LazyGroup
 
 #: Command → where it is, and its line in ``muelle --help``.
 _COMMANDS = {
+    "demo": ("muelle.cli.demo:demo", "Train, bundle, serve and predict: the whole way on real data."),
     "train": ("muelle.cli.train:train", "Train the examples and write them as bundles."),
     "bundle": ("muelle.cli.bundle:bundle", "Turn a fitted estimator into a bundle, without writing Python."),
     "inspect": ("muelle.cli.inspect:inspect", "Say what is in a bundle or model file, executing nothing of it."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -37,11 +37,11 @@ class LazyGroup(click.Group):
         super().__init__(*args, **kwargs)
         self.commands_at = commands_at
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the mapping: the order in which one needs them."""
         return list(self.commands_at)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command; None when there is no such."""
         if cmd_name not in self.commands_at:
             return None
@@ -50,10 +50,9 @@ class LazyGroup(click.Group):
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             raise _missing_package(error) from error
-        assert isinstance(command, click.Command)
-        return command
+        return cast("click.Command", command)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands' help lines from the mapping."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self.commands_at.items()])
@@ -73,4 +72,6 @@ def _missing_package(error: ModuleNotFoundError) -> Exception:
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRAS:
         return error
-    return click.ClickException(f"this needs {package}, which is not installed: pip install 'muelle[{_EXTRAS[package]}]'")
+    return click.ClickException(
+        f"this needs {package}, which is not installed: pip install 'muelle[{_EXTRAS[package]}]'"
+    )

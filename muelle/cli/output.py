@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,14 +44,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.text import Text
 
     listed = [list(row) for row in rows]
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         numeric = bool(listed) and all(_is_number(row[i]) for row in listed)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         # Text, not str: rich would take the brackets of features[0] for markup.
         table.add_row(*(Text(cell(value)) for value in row))
-    _console().print(table)
+    _print(title, table)
 
 
 def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
@@ -59,13 +59,13 @@ def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, show_header=False)
+    table = Table(box=None, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts:
         if value is not None:
             table.add_row(name, Text(cell(value)))
-    _console().print(table)
+    _print(title, table)
 
 
 def note(message: str) -> None:
@@ -111,11 +111,16 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
-def _console() -> Console:
+def _print(title: str, table: Table) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     width = None if sys.stdout.isatty() else _FILE_WIDTH
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    console = Console(width=width, highlight=False)
+    if title:
+        # Not the table's own title, which is folded to the table's width.
+        console.print(Text(printable(title), style="bold"), soft_wrap=True)
+    console.print(table)
 
 
 def _is_number(value: object) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from muelle.bundle.data import NUMPY_DTYPES, Array, Data, column_array
-from muelle.bundle.signature import Feature, Signature
+from muelle.bundle.signature import NUMBERS, Feature, Signature
 from muelle.errors import InputError
 
 _INT64: Final = np.iinfo(np.int64)
@@ -100,7 +100,8 @@ def values_to_column(feature: Feature, values: Sequence[Any], place: Any) -> Arr
     if not (types <= easy or (feature.nullable and types <= easy | {type(None)})):
         values = _checked(feature, values, place)
     try:
-        column = column_array(feature, list(values))
+        with np.errstate(over="ignore"):  # a float32 that overflows is seen below
+            column = column_array(feature, list(values))
         in_range = column.dtype.kind != "f" or bool(np.isfinite(column).all()) or feature.nullable
     except (OverflowError, ValueError):
         in_range = False
@@ -206,7 +207,7 @@ def _cell(feature: Feature, value: Any, row: int, place: Any) -> Any:
         fine = kind in (int, float) and _is_finite(value, feature.dtype)
     if not fine:
         expected = _EXPECTED[feature.dtype]
-        if kind in (int, float):
+        if kind in (int, float) and feature.dtype in NUMBERS:
             expected = "an integer of 64 bits" if feature.dtype == "int64" else f"a finite {feature.dtype} number"
         raise InputError(f"expected {expected}, got {shown(value)}", code="invalid_value", where=place(row))
     return value

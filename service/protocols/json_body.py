@@ -27,21 +27,28 @@ def parse_json(body: bytes) -> Any:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return parse_strictly(body)
-    if body.count(b":") != count_keys(document):
+    colons = body.count(b":")
+    # Without a walk through all rows when the keys of the outermost object are all there can be.
+    if not (type(document) is dict and colons == len(document)) and colons != count_keys(document):
         return parse_strictly(body)
     return document
 
 
 def count_keys(value: Any) -> int:
     """Return how many keys all objects of a parsed document have together."""
-    if type(value) is dict:
-        return len(value) + sum(count_keys(item) for item in value.values() if type(item) in (dict, list))
-    if type(value) is list:
+    count = 0
+    # A stack of our own: orjson takes bodies that are nested more deeply than Python's allows.
+    left = [value] if type(value) in (dict, list) else []
+    while left:
+        item = left.pop()
+        if type(item) is dict:
+            count += len(item)
+            item = item.values()
         # Rows of numbers, the bulk of a body, are passed over at the speed of map().
-        kinds = set(map(type, value))
+        kinds = set(map(type, item))
         if dict in kinds or list in kinds:
-            return sum(count_keys(item) for item in value if type(item) in (dict, list))
-    return 0
+            left += [child for child in item if type(child) in (dict, list)]
+    return count
 
 
 def parse_strictly(body: bytes) -> Any:
@@ -61,13 +68,20 @@ def parse_strictly(body: bytes) -> Any:
     if not body:
         raise InputError("the body is empty; expected JSON", code="invalid_json")
     try:
-        return json.loads(body, object_pairs_hook=pairs, parse_constant=constant)
+        # Decoded here: json.loads would guess UTF-16 and UTF-32 too, and let half a surrogate pair through.
+        text = body.decode("utf-8-sig")
+        document = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        if "\\u" in text:
+            json.dumps(document, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         message = f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         raise InputError(message, code="invalid_json") from error
     except UnicodeDecodeError as error:
         raise InputError(f"the body is not JSON: byte {error.start} is not UTF-8", code="invalid_json") from error
+    except UnicodeEncodeError as error:
+        raise InputError("the body has a string with half a surrogate pair", code="invalid_json") from error
     except RecursionError as error:
         raise InputError("the body is nested too deeply", code="invalid_json") from error
     except ValueError as error:  # an integer of thousands of digits
         raise InputError("the body holds a number of too many digits", code="invalid_json") from error
+    return document

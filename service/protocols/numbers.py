@@ -1,8 +1,8 @@
 """Large JSON bodies of numbers, straight into an array.
 
 pysimdjson copies all numbers of a nested list into one buffer, several times faster than making Python floats first. It
-flattens, so the shape is proved apart: when every row has `width` items, all numbers together are rows × width, and
-there are just as many opening brackets as rows and the list around them need, then no item of a row is itself a list.
+flattens, so the shape is proved apart: when every row has `width` items, and there are just as many opening brackets as
+the rows and the list around them need, then no item of a row is itself a list.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def large_matrix(body: bytes, width: int) -> tuple[str, Array] | None:
         document = parser.parse(body)
         field = next(key for key in ("features", "input") if key in document)
         rows = document[field]
+        count = len(rows)
         widths = set(map(len, rows))
         # Only numbers convert: true, null, objects and out-of-range numbers raise.
         flat = np.frombuffer(rows.as_buffer(of_type="d"), dtype=np.float64)
@@ -47,6 +48,6 @@ def large_matrix(body: bytes, width: int) -> tuple[str, Array] | None:
     finally:
         # The parser refuses to parse again while anything of its last document is alive.
         document = rows = None
-    if widths != {width} or flat.size % width or np.count_nonzero(codes == _OPEN) != flat.size // width + 1:
+    if widths != {width} or np.count_nonzero(codes == _OPEN) != count + 1 or flat.size != count * width:
         return None
-    return field, flat.reshape(-1, width)
+    return field, flat.reshape(count, width)

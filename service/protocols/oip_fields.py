@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from muelle.errors import InputError
 from muelle.inference.rows import shown
@@ -19,8 +18,7 @@ _NOT_OFFERED: Final = frozenset({"shared_memory_region", "shared_memory_byte_siz
 _INT64_MAX: Final = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class InputTensor:
+class InputTensor(NamedTuple):
     """One item of ``inputs``, its elements still unread: ``data``, or `size` bytes behind the JSON."""
 
     where: str

@@ -8,7 +8,7 @@ a number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -62,18 +62,15 @@ def read_inputs(items: object, body: bytes, start: int, signature: Signature, ma
     if not whole:
         _check_names(inputs, signature)
     rows = _row_count(inputs, max_rows)
-    features = {feature.name: feature for feature in signature.inputs}
-    tensors = []
+    _check_datatypes(inputs, signature, whole)
+    tensors = {}
     for item in inputs:
-        _check_datatype(item, signature.inputs if whole else (features[item.name],))
-        tensor, start = _read(item, body, start)
-        tensors.append(tensor)
+        tensors[item.name], start = _read(item, body, start)
     if start != len(body):
         raise InputError(f"{len(body) - start} bytes are left behind the last tensor", code="invalid_binary")
     if whole:
-        return _whole(tensors[0], rows, signature), rows
-    by_name = {item.name: tensor for item, tensor in zip(inputs, tensors, strict=True)}
-    return to_layout(signature, {f.name: _column(f, by_name[f.name]) for f in signature.inputs}), rows
+        return _whole(tensors[inputs[0].name], rows, signature), rows
+    return to_layout(signature, {f.name: _column(f, tensors[f.name]) for f in signature.inputs}), rows
 
 
 def _is_whole(inputs: Sequence[InputTensor], signature: Signature) -> bool:
@@ -124,11 +121,17 @@ def _row_count(inputs: Sequence[InputTensor], max_rows: int) -> int:
     return rows
 
 
-def _check_datatype(item: InputTensor, features: Sequence[Feature]) -> None:
-    kind = DATATYPES[item.datatype].kind
-    for feature in features:
+def _check_datatypes(inputs: Sequence[InputTensor], signature: Signature, whole: bool) -> None:
+    if not whole:
+        features = {feature.name: feature for feature in signature.inputs}
+        pairs = [(item, features[item.name]) for item in inputs]
+    elif signature.layout == "matrix":
+        pairs = [(inputs[0], signature.inputs[0])]  # all have its dtype
+    else:
+        pairs = [(inputs[0], feature) for feature in signature.inputs]
+    for item, feature in pairs:
         suits = _SUITS[feature.dtype]
-        if kind not in suits:
+        if DATATYPES[item.datatype].kind not in suits:
             message = f"the feature {shown(feature.name)} takes {_TAKES[suits]}, got {item.datatype}"
             raise InputError(message, code="invalid_value", where=f"{item.where}.datatype")
 
@@ -170,8 +173,7 @@ def _easy_matrix(tensor: Tensor, rows: int, signature: Signature) -> Array | Non
     if tensor.values.dtype.kind == "O" or (not signature.plain and any(f.categories for f in signature.inputs)):
         return None
     # One copy, always: binary numbers seldom lie aligned behind the JSON, and some estimators write into their rows.
-    with np.errstate(over="ignore"):
-        matrix = np.array(tensor.values.reshape(rows, -1), dtype=NUMPY_DTYPES[signature.inputs[0].dtype])
+    matrix = _cast(tensor.values.reshape(rows, -1), NUMPY_DTYPES[signature.inputs[0].dtype])
     try:
         check_matrix(signature, matrix, "")
     except InputError:
@@ -190,10 +192,17 @@ def _easy_column(feature: Feature, values: Array) -> Array | None:
     if feature.categories is not None or kind == "O":
         return None
     if feature.dtype in ("float64", "float32"):
-        with np.errstate(over="ignore"):
-            column = values.astype(NUMPY_DTYPES[feature.dtype])
+        column = _cast(values, NUMPY_DTYPES[feature.dtype])
         fine = np.isfinite(column).all() or (feature.nullable and not np.isinf(column).any())
         return column if fine else None
     if kind == "f" or values.dtype == np.uint64:
         return None  # an int64 feature: 6.0 is fine, 6.5 and 2**63 are not
     return values.astype(NUMPY_DTYPES[feature.dtype])
+
+
+def _cast(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a copy as float32 or float64; infinite where a number is too large for it."""
+    if values.dtype == dtype:
+        return values.astype(dtype)
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)

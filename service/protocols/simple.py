@@ -68,11 +68,14 @@ def decode(body: bytes, signature: Signature, max_rows: int) -> SimpleRequest:
         matrix = large_matrix(body, len(signature.inputs))
         if matrix is not None:
             field, array = matrix
-            return _request(array, signature, field, perf_counter(), single=False, max_rows=max_rows)
+            parsed_at = perf_counter()
+            if (fitting := _fitting(array, signature)) is not None:
+                return _request(fitting, field, parsed_at, single=False, max_rows=max_rows)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        document = parse_strictly(body)
+        # Not JSON, or only Python's parser takes it: 1e400 is infinity there, so each number is looked at.
+        return _decode_carefully(parse_strictly(body), signature, max_rows)
     return _decode_numbers(body, document, signature, max_rows) or _decode_carefully(
         parse_json(body), signature, max_rows
     )
@@ -114,14 +117,25 @@ def _decode_numbers(body: bytes, document: Any, signature: Signature, max_rows: 
     single = type(rows[0]) is not list
     parsed_at = perf_counter()
     try:
-        array = np.array(rows, dtype=NUMPY_DTYPES[signature.inputs[0].dtype], ndmin=2)
+        array = np.array(rows, dtype=np.float64, ndmin=2)
     except (TypeError, ValueError, OverflowError):
         return None
     if array.ndim != 2 or array.shape[1] != len(signature.inputs):
         return None
-    if array.dtype.itemsize < 8 and not np.isfinite(array).all():
+    fitting = _fitting(array, signature)
+    if fitting is None:
         return None
-    return _request(array, signature, field, parsed_at, single=single, max_rows=max_rows)
+    return _request(fitting, field, parsed_at, single=single, max_rows=max_rows)
+
+
+def _fitting(array: Array, signature: Signature) -> Array | None:
+    """Return finite float64 numbers in the matrix's dtype, or None when one is too large for it."""
+    dtype = NUMPY_DTYPES[signature.inputs[0].dtype]
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        narrow = array.astype(dtype)
+    return narrow if np.isfinite(narrow).all() else None
 
 
 def _decode_carefully(document: Any, signature: Signature, max_rows: int) -> SimpleRequest:
@@ -167,13 +181,9 @@ def _single_row(signature: Signature, row: Any, field: str) -> Data:
         raise InputError(message, code=error.code, where=where) from error
 
 
-def _request(
-    array: Array, signature: Signature, field: str, parsed_at: float, *, single: bool, max_rows: int
-) -> SimpleRequest:
+def _request(array: Array, field: str, parsed_at: float, *, single: bool, max_rows: int) -> SimpleRequest:
     _check_rows(len(array), max_rows, field)
-    dtype = NUMPY_DTYPES[signature.inputs[0].dtype]
-    data = array if array.dtype == dtype else array.astype(dtype)
-    return SimpleRequest(data, len(data), field, single, _PREDICT, parsed_at)
+    return SimpleRequest(array, len(array), field, single, _PREDICT, parsed_at)
 
 
 def _check_rows(rows: int, max_rows: int, field: str) -> None:

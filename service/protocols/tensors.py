@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -57,8 +56,7 @@ _LEAST_INTEGRAL: Final = -(2.0**63)
 Place = Callable[[int], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """Elements that fit their datatype.
 
     Attributes
@@ -179,15 +177,16 @@ def _checked(cell: Any, datatype: str, place: Place, index: int) -> Any:
     if cell is None:
         return None
     dtype = DATATYPES[datatype]
+    value = cell
     # 6.0 says the same as 6; 6.5 does not.
     if dtype.kind in "iu" and type(cell) is float and cell.is_integer() and cell != _LEAST_INTEGRAL:
-        cell = int(cell)
-    if type(cell) in _EASY[dtype.kind]:
+        value = int(cell)
+    if type(value) in _EASY[dtype.kind]:
         try:
-            _array([cell], dtype, missing=False)
+            _array([value], dtype, missing=False)
         except OverflowError:
             pass
         else:
-            return cell
+            return value
     message = f"expected {_EXPECTED[dtype.kind]} of {datatype}, got {shown(cell)}"
     raise InputError(message, code="invalid_value", where=place(index))

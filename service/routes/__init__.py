@@ -1,1 +1,1 @@
-"""Flask routes: HTTP only, one module a concern; `admission` holds what the prediction routes share."""
+"""Flask routes: HTTP only, one module a concern."""

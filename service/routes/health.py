@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 from flask import Blueprint, Response
 
-from service.errors import RETRY_AFTER_SECONDS
+from service.failures import RETRY_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from service.app import Service

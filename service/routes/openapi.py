@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import orjson
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
+from service.answering import authorise
 from service.openapi import openapi_document
-from service.routes.admission import authorise
 
 if TYPE_CHECKING:
     from service.app import Service
@@ -20,7 +20,7 @@ def blueprint(service: Service) -> Blueprint:
 
     @routes.get("/openapi.json")
     def document() -> Response:
-        authorise(service)
+        authorise(service, request.environ)
         return Response(orjson.dumps(openapi_document(service)), 200, content_type="application/json")
 
     return routes

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from muelle import __version__
-from service.routes.admission import authorise
+from service.answering import authorise
 
 if TYPE_CHECKING:
     from service.app import Service
@@ -21,7 +21,7 @@ def blueprint(service: Service) -> Blueprint:
 
     @routes.get("/")
     def status() -> Response:
-        authorise(service)
+        authorise(service, request.environ)
         default = service.models.default
         problems = service.models.problems()
         document = {
