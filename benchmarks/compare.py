@@ -89,7 +89,8 @@ def compare(plan: Plan, work: Work, workers: int, cores: Iterable[int]) -> Compa
         calls = _checked_calls(work, case, dict(zip(SERVERS, servers, strict=True)), answer.read_bytes())
         for number in range(plan.rounds + 1):
             for server in servers:
-                measured = _load(plan, server, calls[server.name], plan.seconds if number else _WARM_UP_SECONDS)
+                seconds = plan.seconds if number else _WARM_UP_SECONDS
+                measured = run_load(server, calls[server.name], plan.folder / "body", seconds)
                 if number:
                     rounds[server.name].append(measured)
             plan.tell(
@@ -114,9 +115,3 @@ def _checked_calls(work: Work, case: Case, servers: dict[str, Server], answer: b
         check_bytes(servers["raw"], mine, answer)
         loaded = loaded or {"ours": mine, "naive": plain, "raw": mine}
     return loaded
-
-
-def _load(plan: Plan, server: Server, call: Call, seconds: int) -> Measurement:
-    body = plan.folder / "body"
-    body.write_bytes(call.body)
-    return run_load(f"{server.url}{call.path}", call.headers, body, seconds)

@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
         env=clean_environment(),
         check=True,
         timeout=600,
-        stdout=sys.stderr,
+        stdout=subprocess.DEVNULL,
     )
     for name, load in {"breast-cancer": load_breast_cancer, "iris": load_iris}.items():
         (bundle,) = (repository / name).iterdir()

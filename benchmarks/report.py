@@ -133,19 +133,20 @@ class Report:
         table = Table(title=f"Medians of {plan.rounds} rounds of {plan.seconds} s, {CONNECTIONS} connections")
         table.add_column("work")
         table.add_column("server")
-        for heading in ("requests/s", "slowest round, fastest", "p50 ms", "p99 ms"):
+        for heading in ("requests/s", "slowest, fastest", "p50 ms", "p99 ms", "CPU ms"):
             table.add_column(heading, justify="right")
-        for title, comparison in self.comparisons.values():
+        for name, (_, comparison) in self.comparisons.items():
             for server in SERVERS:
                 mid = comparison.median(server)
                 rates = [item.requests_per_second for item in comparison.rounds[server]]
                 table.add_row(
-                    title if server == SERVERS[0] else "",
+                    name if server == SERVERS[0] else "",
                     server,
                     f"{mid.requests_per_second:,.0f}",
                     f"{min(rates):,.0f}, {max(rates):,.0f}",
                     f"{mid.p50_ms:.2f}",
                     f"{mid.p99_ms:.2f}",
+                    f"{mid.cpu_ms:.3f}",
                     end_section=server == SERVERS[-1],
                 )
         return table

@@ -40,12 +40,10 @@ def measure_memory(plan: Plan) -> Memory:
         raise BenchmarkError(f"iris: expected the engine onnx, the bundle is served with {case.engine}")
     alone = plan.folder / "forest"
     shutil.copytree(plan.folder / "repository" / "iris", alone / "iris")
-    body = plan.folder / "body"
     call = json_call("/models/iris/predict", case.rows[:1])
-    body.write_bytes(call.body)
     with running(ours(alone, _MEMORY_WORKERS), [plan.server_core], plan.folder / "ours.log") as server:
         check_answer(server, call, case.labels[:1])
-        run_load(f"{server.url}{call.path}", call.headers, body, plan.seconds)
+        run_load(server, call, plan.folder / "body", plan.seconds)
         memory = Memory(server.pss_bytes() / 2**20, server.process_count())
     plan.tell(f"memory: {memory.processes} processes")
     return memory

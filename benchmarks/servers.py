@@ -21,7 +21,7 @@ from service.settings import PORT_KEYS, PREFIX, Settings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 #: The console script, also where only the source is there and nothing was installed.
-MUELLE: Final = (sys.executable, "-c", "from muelle.cli import main; main()")
+MUELLE: Final = (sys.executable, "-m", "muelle.cli")
 #: Ours is started as a user would, so the others get what our settings have by default.
 THREADS: Final = Settings().threads
 KEEPALIVE_SECONDS: Final = Settings().keepalive_seconds
@@ -115,6 +115,15 @@ class Server:
                     if line.startswith("Pss:"):
                         total += int(line.split()[1]) * 1024
         return total
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time, user's and system's, of all its processes that are alive."""
+        ticks = 0
+        for pid in _session(self.pid):
+            with contextlib.suppress(OSError):
+                fields = _stat(pid)
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def process_count(self) -> int:
         """Return how many processes it consists of."""
@@ -225,9 +234,13 @@ def _session(leader: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
-            with contextlib.suppress(OSError, ProcessLookupError):
-                # The command's name, in parentheses, may hold blanks: count from behind it.
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == leader:
+            with contextlib.suppress(OSError):
+                if int(_stat(int(entry.name))[3]) == leader:
                     found.append(int(entry.name))
     return found
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third, the state, on."""
+    # The second is the command's name in parentheses, which may hold blanks.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -120,7 +120,9 @@ def binary_call(model: str, tensor: str, rows: list[list[float]]) -> Call:
         "datatype": "FP64",
         "parameters": {"binary_data_size": len(data)},
     }
-    header = json.dumps({"inputs": [described], "parameters": {"binary_data_output": True}}).encode()
+    # Only the labels: the naive server answers no probabilities either.
+    asked = {"inputs": [described], "outputs": [{"name": "predict"}], "parameters": {"binary_data_output": True}}
+    header = json.dumps(asked).encode()
     headers = {"Content-Type": "application/octet-stream", _LENGTH: str(len(header))}
     return Call(f"/v2/models/{model}/infer", headers, header + data, _read_binary)
 

@@ -38,4 +38,3 @@ post_fork = _hooks.post_fork
 post_worker_init = _hooks.post_worker_init
 worker_exit = _hooks.worker_exit
 child_exit = _hooks.child_exit
-on_exit = _hooks.on_exit

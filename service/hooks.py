@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import os
 import shutil
 import tempfile
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,15 +34,7 @@ class Hooks:
 
     def __init__(self, settings: Settings) -> None:
         self._slot: int | None = None
-        self._temporary = settings.metrics_dir is None
-        # The folder's name survives a SIGHUP, which reads the configuration anew, in the environment.
-        known = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        if settings.metrics_dir is not None:
-            self.directory = settings.metrics_dir
-        elif known is not None:
-            self.directory = Path(known)
-        else:
-            self.directory = Path(tempfile.mkdtemp(prefix="muelle-metrics-"))
+        self.directory = settings.metrics_dir or _temporary_folder()
         install_slot_values(self.directory, lambda: self._slot)
 
     def on_starting(self, server: Any) -> None:
@@ -88,10 +82,20 @@ class Hooks:
             # Nobody needs to wait for it any more.
             server.first_loaded[0] = 1
 
-    def on_exit(self, server: Any) -> None:
-        """Remove our own temporary folder."""
-        if self._temporary:
-            shutil.rmtree(self.directory, ignore_errors=True)
+
+@cache
+def _temporary_folder() -> Path:
+    """Return the one folder of this process; a SIGHUP, which reads the configuration anew, goes on with it."""
+    folder = Path(tempfile.mkdtemp(prefix="muelle-metrics-"))
+    # Not in gunicorn's on_exit, which is not called when the port is taken.
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, pid: int) -> None:
+    # Workers inherit what the arbiter has registered.
+    if os.getpid() == pid:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tell_when_loaded(models: Models, first_loaded: mmap.mmap) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support import Server, make_repository  # noqa: E402  # the path comes first
+from support import Server, make_repository
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -191,11 +191,11 @@ class Load:
     def wait_ok(self, count: int) -> None:
         """Wait until that many more requests were answered with 200."""
         target = self.tally.ok + count
-        deadline = time.monotonic() + MAX_SECONDS
-        while self.tally.ok < target:
-            assert time.monotonic() < deadline, self.tally.failures
-            assert any(thread.is_alive() for thread in self._threads), self.tally.failures
-            time.sleep(0.01)
+        self._wait(lambda tally: tally.ok >= target)
+
+    def wait_failed(self, count: int) -> None:
+        """Wait until that many requests in all were not."""
+        self._wait(lambda tally: tally.failures.total() >= count)
 
     def join(self) -> Tally:
         """Wait until all clients have ended by themselves."""
@@ -209,6 +209,13 @@ class Load:
         """Let each client finish its request and end."""
         self._stop.set()
         return self.join()
+
+    def _wait(self, enough: Callable[[Tally], bool]) -> None:
+        deadline = time.monotonic() + MAX_SECONDS
+        while not enough(self.tally):
+            assert time.monotonic() < deadline, self.tally.failures
+            assert any(thread.is_alive() for thread in self._threads), self.tally.failures
+            time.sleep(0.01)
 
     def _run(self, client: Client) -> None:
         deadline = time.monotonic() + MAX_SECONDS

@@ -126,9 +126,7 @@ class Server:
 
     def post(self, path: str, document: Any, headers: Mapping[str, str] | None = None) -> Answer:
         """POST a document as JSON."""
-        return self.request(
-            "POST", path, json.dumps(document), {"Content-Type": "application/json", **(headers or {})}
-        )
+        return self.request("POST", path, json.dumps(document), {"Content-Type": "application/json", **(headers or {})})
 
     def wait_ready(self) -> None:
         """Wait until /readyz answers 200."""

@@ -35,7 +35,7 @@ import numpy as np
 from muelle.errors import UnsafePickleError
 
 Name = tuple[str, str]
-Guard = Callable[[tuple[Any, ...]], bool]
+Guard = Callable[[Any], bool]
 
 #: Compiled modules that call themselves by a short name (scikit-learn 1.5), and where they are.
 _MODULE_ALIASES: Final[Mapping[str, str]] = {"_loss": "sklearn._loss._loss"}
@@ -204,6 +204,33 @@ _CALLED: Final[Mapping[Name, Guard]] = {
     ("sklearn.tree._tree", "Tree"): _tree,
 }
 
+
+def _metric_state(state: Any) -> bool:
+    return type(state) is tuple and len(state) in (3, 5) and _are_arrays(state[1:3])
+
+
+def _binary_tree_state(state: Any) -> bool:
+    # (data, indices, node data, node bounds, leaf size, 6 counts, metric, sample weights)
+    return (
+        type(state) is tuple
+        and len(state) == 13
+        and _are_arrays(state[:4])
+        and all(type(number) is int for number in state[4:11])
+        and _home(type(state[11]))[0] == "sklearn.metrics._dist_metrics"
+    )
+
+
+def _are_arrays(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, np.ndarray) for value in values)
+
+
+#: Compiled modules whose classes take their state from a tuple without looking how long it is.
+_STATES: Final[Mapping[str, Guard]] = {
+    "sklearn.metrics._dist_metrics": _metric_state,
+    "sklearn.neighbors._ball_tree": _binary_tree_state,
+    "sklearn.neighbors._kd_tree": _binary_tree_state,
+}
+
 #: Types outside scikit-learn and scipy whose instances a pickle may give a state.
 _STATEFUL: Final = (
     np.ndarray,
@@ -334,6 +361,8 @@ def check_state(instance: object, state: object, allowed_modules: Sequence[str] 
         allowed = instance.size == 0 and _is_array_state(state)
     elif isinstance(instance, functools.partial):
         allowed = type(state) is tuple and len(state) == 4 and state[0] is instance.func
+    elif kind.__module__ in _STATES:
+        allowed = allowed and _STATES[kind.__module__](state)
     # An instance attribute of such a name would stand in for a method that Python itself calls.
     for attributes in state if type(state) is tuple and len(state) == 2 else (state,):
         if type(attributes) is dict:

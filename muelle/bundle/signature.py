@@ -132,7 +132,7 @@ class Signature:
     @cached_property
     def plain(self) -> bool:
         """Whether any finite number is allowed in every cell: the fast path's condition."""
-        return self.layout == "matrix" and not any(f.nullable or f.categories for f in self.inputs)
+        return self.layout == "matrix" and not any(f.nullable for f in self.inputs)
 
     def output(self, name: str) -> Output:
         """Return the output of that name; raises KeyError."""
@@ -169,6 +169,8 @@ class Signature:
             raise ManifestError(f"{where}.outputs: expected predict, then perhaps predict_proba")
         if layout == "matrix" and {f.dtype for f in inputs} not in ({"float64"}, {"float32"}):
             raise ManifestError(f"{where}.inputs: a matrix has one dtype, float64 or float32")
+        if layout == "matrix" and any(f.categories is not None for f in inputs):
+            raise ManifestError(f"{where}.inputs: a matrix has no categories")
         if layout == "text" and [f.dtype for f in inputs] != ["string"]:
             raise ManifestError(f"{where}.inputs: the text layout has one input of dtype string")
         return cls(layout=layout, inputs=inputs, outputs=outputs)  # type: ignore[arg-type]  # choice() checked it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import os
 import subprocess
 from collections.abc import Mapping
@@ -107,6 +108,7 @@ def save(  # noqa: PLR0913  # one call for everything; all but two have defaults
             plain_name(version, "version")
     except ManifestError as error:
         raise EstimatorError(str(error)) from error
+    recorded = {key: _score(key, value) for key, value in (scores or {}).items()}
     sample = Sample(estimator, X_sample, dtypes=dtypes, allow_missing=allow_missing)
     outputs, answers = infer_outputs(estimator, sample.native)
     signature = make_signature(sample, outputs)
@@ -139,7 +141,7 @@ def save(  # noqa: PLR0913  # one call for everything; all but two have defaults
         onnx=report,
         libraries=running_versions(),
         files={},
-        scores=dict(scores or {}),
+        scores=recorded,
         parameters=dict(parameters or {}),
         git_commit=git_commit(),
         data_digest=data_digest,
@@ -177,6 +179,17 @@ def git_commit() -> str | None:
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+
+
+def _score(name: str, value: Any) -> float:
+    """Return a score, which may be a numpy number, as JSON can hold it."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise EstimatorError(f"scores: {name}: expected a finite number, got {value!r}")
+    return number
 
 
 def _with_manifest(manifest: Manifest, contents: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -137,9 +137,9 @@ def bundle(  # noqa: PLR0913  # click passes each option
     """  # noqa: D301  # \b is click's mark for "don't rewrap"
     estimator = load_fitted(fitted, allowed_modules, allow_skew=allow_skew)
     table = read_table(sample, dtypes)
+    rows = sample_rows(estimator, table, str(sample), target)
     for column in code_columns(sample, table):
         note(f"{sample}: {column} was read as integers, without leading noughts; --dtype {column}=string keeps them")
-    rows = sample_rows(estimator, table, str(sample), target)
     held = None
     if holdout is not None:
         held_table = read_table(holdout, dtypes)

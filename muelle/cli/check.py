@@ -113,6 +113,7 @@ def check(
     Example:
       muelle check http://localhost:8080 --wait 10
     """  # noqa: D301  # \b is click's mark for "don't rewrap"
+    row = _row(features)
     server = Server(url, api_key, timeout_seconds)
     with working(f"waiting for {url}"):
         _wait(server, wait_seconds)
@@ -120,9 +121,9 @@ def check(
     if checker.try_("GET", "/livez", 200, lambda _: (True, "live")) is not None:
         checker.try_("GET", "/readyz", 200, lambda _: (True, "ready"))
         checker.try_("GET", "/", 200, _status)
-        for path, row in _targets(checker, model, _row(features)):
-            checker.try_("POST", path, 200, _answer, {"features": row})
-            checker.try_("POST", path, 400, _refusal, {"features": _spoil(row)})
+        for path, good in _targets(checker, model, row):
+            checker.try_("POST", path, 200, _answer, {"features": good})
+            checker.try_("POST", path, 400, _refusal, {"features": _spoil(good)})
     ok = all(result.ok for result in checker.results)
     if output == "json":
         print_json({"url": url, "ok": ok, "checks": [asdict(result) for result in checker.results]})

@@ -164,7 +164,11 @@ def _categorical_counts(a: ColumnProfile, b: ColumnProfile) -> list[float]:
 
 
 def _numeric_counts(a: ColumnProfile, b: ColumnProfile) -> list[float]:
-    """Spread b's counts over a's bins, as if its values lay evenly between its own bin edges."""
+    """Spread b's counts over a's bins, as if its values lay evenly between its own bin edges.
+
+    In the wide outer bins they don't: two normal distributions half a standard deviation apart have an index that comes
+    out a fifth too large.
+    """
     total = float(sum(b.counts))
     if not total or b.minimum is None or b.maximum is None:
         return [0.0] * len(a.counts)

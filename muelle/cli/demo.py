@@ -82,7 +82,7 @@ def _serving(repository: Path, port: int) -> Iterator[Server]:
     environ = {key: value for key, value in os.environ.items() if not key.startswith("MUELLE_")}
     flags = ["--models", str(repository), "--host", "127.0.0.1", "--port", str(port)]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  # no shell: the command is ours
             [sys.executable, "-m", "muelle.cli", "serve", *flags], env=environ, stdout=log, stderr=log
         )
         try:

@@ -102,11 +102,12 @@ def values_to_column(feature: Feature, values: Sequence[Any], place: Any) -> Arr
     try:
         with np.errstate(over="ignore"):  # a float32 that overflows is seen below
             column = column_array(feature, list(values))
-        in_range = column.dtype.kind != "f" or bool(np.isfinite(column).all()) or feature.nullable
+        bad = np.isinf if feature.nullable else _is_not_finite
+        in_range = column.dtype.kind != "f" or not bad(column).any()
     except (OverflowError, ValueError):
         in_range = False
-    if not in_range or (feature.dtype in ("float64", "float32") and feature.nullable):
-        # Rare: an infinite value, or NaN for missing; the slow look decides which.
+    if not in_range:
+        # Rare; the slow look says which value it is.
         column = column_array(feature, _checked(feature, values, place))
     if feature.categories is not None:
         _check_categories(feature, column.tolist(), place)
@@ -200,7 +201,8 @@ def _cell(feature: Feature, value: Any, row: int, place: Any) -> Any:
         fine = kind is bool
     elif feature.dtype == "int64":
         # 6.0 says the same as 6; 6.5 does not.
-        if kind is float and value.is_integer():
+        if kind is float and value.is_integer() and abs(value) < 2.0**63:
+            # At -2^63 itself the float may be what a parser made of a larger integer.
             value = int(value)
         fine = type(value) is int and _INT64.min <= value <= _INT64.max
     else:
@@ -211,6 +213,10 @@ def _cell(feature: Feature, value: Any, row: int, place: Any) -> Any:
             expected = "an integer of 64 bits" if feature.dtype == "int64" else f"a finite {feature.dtype} number"
         raise InputError(f"expected {expected}, got {shown(value)}", code="invalid_value", where=place(row))
     return value
+
+
+def _is_not_finite(column: Array) -> Array:
+    return ~np.isfinite(column)
 
 
 def _is_finite(value: int | float, dtype: str) -> bool:

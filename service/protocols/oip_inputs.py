@@ -170,7 +170,9 @@ def _whole(tensor: Tensor, rows: int, signature: Signature) -> Data:
 
 def _easy_matrix(tensor: Tensor, rows: int, signature: Signature) -> Array | None:
     """Return the matrix without a look at single cells, or None when something needs one."""
-    if tensor.values.dtype.kind == "O" or (not signature.plain and any(f.categories for f in signature.inputs)):
+    if tensor.values.dtype.kind == "O" or (
+        not signature.plain and any(f.categories is not None for f in signature.inputs)
+    ):
         return None
     # One copy, always: binary numbers seldom lie aligned behind the JSON, and some estimators write into their rows.
     matrix = _cast(tensor.values.reshape(rows, -1), NUMPY_DTYPES[signature.inputs[0].dtype])

@@ -136,9 +136,9 @@ def test_a_number_too_large_for_a_float32_feature_is_refused() -> None:
 
 
 def test_categories_of_numbers() -> None:
-    signature = Signature("matrix", (Feature("x0", "float64", categories=(1.0, 2.0)),), (PREDICT,))
-    assert matrix_of(read({"inputs": [tensor("x", [2], "INT8", [1, 2])]}, signature)).tolist() == [[1], [2]]
-    error = refused({"inputs": [tensor("x", [2], "INT8", [1, 3])]}, signature)
+    signature = Signature("frame", (Feature("x0", "float64", categories=(1.0, 2.0)),), (PREDICT,))
+    assert columns_of(read({"inputs": [tensor("x0", [2], "INT8", [1, 2])]}, signature))["x0"].tolist() == [1, 2]
+    error = refused({"inputs": [tensor("x0", [2], "INT8", [1, 3])]}, signature)
     assert (error.code, error.where) == ("unknown_category", "inputs[0].data[1]")
 
 

@@ -1,0 +1,75 @@
+"""Tables: dtypes that are meant, and files that are none."""
+
+import io
+
+import pandas as pd
+import pytest
+
+from muelle.cli.tables import code_columns, read_csv, read_table
+from muelle.errors import EstimatorError, MuelleError
+
+
+def read(text, **dtypes):
+    return read_csv(io.BytesIO(text.encode()), "t.csv", dtypes)
+
+
+def test_what_is_said_is_done():
+    table = read("a,b,c,d,e\n01,1,true,2,x\n02,,0,3.5,y\n", a="string", b="int64", c="bool", d="float32")
+    assert table["a"].tolist() == ["01", "02"]
+    assert table["b"].dtype == "float64"
+    assert table["c"].tolist() == [True, False]
+    assert table["d"].dtype == "float32"
+
+
+def test_integers_without_missing_values_are_integers():
+    assert read("a,b\n1.0,2\n3,4\n", a="int64")["a"].dtype == "int64"
+
+
+def test_missing_booleans_stay_missing():
+    table = read("a,b\nTrue,1\n,1\n", a="bool")
+    assert table["a"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "message"),
+    [
+        ("a,b\n1.5,1\n", "int64", "expected an integer, got"),
+        ("a,b\nmaybe,1\n", "bool", "expected true or false, got 'maybe'"),
+        ("a,b\nx,1\n", "float64", "t.csv: column 'a' can't be read as float64"),
+    ],
+)
+def test_what_cannot_be_done_is_said(text, dtype, message):
+    with pytest.raises(EstimatorError, match="column 'a'") as caught:
+        read(text, a=dtype)
+    assert message in str(caught.value)
+
+
+def test_columns_that_are_not_there_are_passed_over():
+    assert list(read("a,b\n1,2\n", c="string").columns) == ["a", "b"]
+
+
+def test_an_index_that_pandas_wrote_is_dropped(tmp_path):
+    frame = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
+    frame.to_csv(tmp_path / "t.csv")
+    assert list(read_table(tmp_path / "t.csv").columns) == ["a", "b"]
+    # Another first column without a name may mean something.
+    (tmp_path / "t.csv").write_text(",a\n7,1\n9,2\n")
+    assert list(read_table(tmp_path / "t.csv").columns) == ["Unnamed: 0", "a"]
+
+
+def test_parquet_dtypes_can_be_overruled(tmp_path):
+    pd.DataFrame({"a": [1, 2]}).to_parquet(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet", {"a": "string"})["a"].tolist() == ["1", "2"]
+
+
+def test_codes(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,c,d\n01,10,0,x\n12,20,5,y\n")
+    table = read_table(tmp_path / "t.csv")
+    assert code_columns(tmp_path / "t.csv", table) == ["a"]
+    assert code_columns(tmp_path / "t.csv", read_table(tmp_path / "t.csv", {"a": "string"})) == []
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t", "t.parquet", "t.csv"])
+def test_unreadable_files_are_named(tmp_path, name):
+    with pytest.raises(MuelleError, match=name):
+        read_table(tmp_path / name)
