@@ -6,6 +6,7 @@ import atexit
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -70,10 +71,21 @@ class Hooks:
             time.sleep(_PAUSE_SECONDS)
 
     def worker_exit(self, server: Any, worker: Any) -> None:
-        """Carry over the last counts and log lines, in the worker."""
-        app = getattr(worker, "wsgi", None)
-        if app is not None:
-            stop(app)
+        """Carry over the last counts and log lines, in the worker; it ends here.
+
+        The C library's exit is not gone through: ONNX Runtime, imported in the arbiter, started a thread there, which a
+        fork doesn't copy, and its destructors hang or abort over it.
+        """
+        leaving = sys.exc_info()[1]
+        try:
+            app = getattr(worker, "wsgi", None)
+            if app is not None:
+                stop(app)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            status = leaving.code if isinstance(leaving, SystemExit) else 1
+            os._exit(status & 0xFF if isinstance(status, int) else 1)
 
     def child_exit(self, server: Any, worker: Any) -> None:
         """Book a worker that has been reaped, in the arbiter."""
