@@ -7,5 +7,8 @@ from pathlib import Path
 
 
 def gunicorn_command() -> list[str]:
-    """Return gunicorn's command line; everything else comes from ``MUELLE_*``."""
-    return [sys.executable, "-m", "gunicorn", "-c", str(Path(__file__).with_name("gunicorn.conf.py"))]
+    """Return gunicorn's command line; everything else comes from ``MUELLE_*``.
+
+    ``-P``: a folder called ``service`` where the user happens to stand must not be taken for ours.
+    """
+    return [sys.executable, "-P", "-m", "gunicorn", "-c", str(Path(__file__).with_name("gunicorn.conf.py"))]

@@ -1,17 +1,22 @@
 """gunicorn's configuration, all of it from `service.settings`; `muelle serve` starts gunicorn with it."""
 
+import importlib
 import os
 
 # Imported here, in the arbiter, so that the workers share these pages; models are loaded in the workers, so that a
 # reload (SIGHUP) loads them anew.
 import flask  # noqa: F401
 import numpy as np  # noqa: F401
-import onnxruntime  # noqa: F401
 
 import service.wsgi  # noqa: F401
 from service.hooks import Hooks
 from service.logs import GunicornLogger, log_config
 from service.settings import Settings
+
+# ONNX Runtime's official builds send telemetry to Microsoft unless told not to before they are imported. Besides, the
+# thread that sends it doesn't survive the fork, and a worker that ends waits for it, forever.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+importlib.import_module("onnxruntime")
 
 _settings = Settings.from_environ(os.environ)
 _hooks = Hooks(_settings)

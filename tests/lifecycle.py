@@ -6,6 +6,7 @@ import http.client
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,8 @@ OPERATOR = {
 #: A row that a `Factor` of 2 answers with 8.
 FOUR = {"features": [4.0]}
 EIGHT = {"prediction": 8.0}
+#: A model that loads in no time, for tests that start many workers.
+LINEAR = "/models/linear/predict"
 
 
 def factor_bundle(repository: Path, *, name: str = "double", version: str = "1", **parameters: Any) -> Path:
@@ -82,17 +85,12 @@ def wait_loads(server: Server, count: int) -> None:
 
 
 def kill(pid: int) -> None:
-    """Kill a worker and wait until it is gone."""
+    """Kill a worker and wait until it is gone, that is, reaped: a zombie's threads may still hold its connections."""
     os.kill(pid, signal.SIGKILL)
-    stat = Path(f"/proc/{pid}/stat")
-    for _ in range(1000):
-        try:
-            if stat.read_bytes().rpartition(b")")[2].split()[0] == b"Z":
-                return
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError(f"{pid} is still there")
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, f"{pid} is still there"
+        time.sleep(0.005)
 
 
 class Watch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import threading
 import time
@@ -28,8 +29,8 @@ class Outcome:
 
     Attributes
     ----------
-    connected : float, optional
-        ``time.monotonic()`` when its connection was established; None when it never was.
+    connected, sent : float, optional
+        ``time.monotonic()`` when its connection was established, and when it was sent; None when it never was.
     status : int, optional
         Of the answer; None when none came.
     failure : str
@@ -37,6 +38,7 @@ class Outcome:
     """
 
     connected: float | None
+    sent: float | None
     status: int | None
     failure: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class Tally:
 class Client:
     """Sends one document again and again; a kept connection is opened anew only after it was closed."""
 
-    def __init__(self, port: int, path: str, document: Any, kind: Kind, expected: Any = None) -> None:
+    def __init__(self, port: int, path: str, document: Any, kind: Kind, expected: Sequence[Any]) -> None:
         self._port = port
         self._path = path
         self._body = json.dumps(document).encode()
@@ -100,20 +102,21 @@ class Client:
         try:
             connection = self._open()
         except OSError as error:
-            return Outcome(None, None, type(error).__name__)
+            return Outcome(None, None, None, type(error).__name__)
+        sent = time.monotonic()
         try:
             connection.request("POST", self._path, self._body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            return Outcome(self._connected, None, type(error).__name__)
+            return Outcome(self._connected, sent, None, type(error).__name__)
         # http.client has closed its end when the answer said "Connection: close".
         if self._kind == "new" or connection.sock is None:
             self.close()
         headers = {name.lower(): value for name, value in response.getheaders()}
-        wrong = response.status == 200 and self._expected is not None and json.loads(body) != self._expected
-        return Outcome(self._connected, response.status, "wrong answer" if wrong else "", headers, body)
+        wrong = response.status == 200 and self._expected and json.loads(body) not in self._expected
+        return Outcome(self._connected, sent, response.status, "wrong answer" if wrong else "", headers, body)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -122,6 +125,9 @@ class Client:
             self._connection = None
 
     def _open(self) -> http.client.HTTPConnection:
+        # As connection pools do: a kept connection that the server has closed meanwhile is not used again.
+        if self._connection is not None and select.select([self._connection.sock], [], [], 0)[0]:
+            self.close()
         if self._connection is None:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
             connection.connect()
@@ -143,8 +149,8 @@ class Load:
         How many clients of each kind.
     requests : int, optional
         How many all clients may send together; without it they send until they are stopped.
-    expected : object, optional
-        What each answer's body must be.
+    expected : sequence of object
+        What each answer's body must be one of; empty for anything.
     pause_seconds : float
         Between two requests of a client: most tests want traffic, not a full machine.
     until_refused : bool
@@ -160,7 +166,7 @@ class Load:
         new: int = 2,
         kept: int = 2,
         requests: int | None = None,
-        expected: Any = None,
+        expected: Sequence[Any] = (),
         pause_seconds: float = 0.005,
         until_refused: bool = False,
     ) -> None:
@@ -188,6 +194,11 @@ class Load:
         with self._lock:
             return Tally(list(self._outcomes))
 
+    @property
+    def busy(self) -> bool:
+        """Whether any client is still at it."""
+        return any(thread.is_alive() for thread in self._threads)
+
     def wait_ok(self, count: int) -> None:
         """Wait until that many more requests were answered with 200."""
         target = self.tally.ok + count
@@ -214,7 +225,7 @@ class Load:
         deadline = time.monotonic() + MAX_SECONDS
         while not enough(self.tally):
             assert time.monotonic() < deadline, self.tally.failures
-            assert any(thread.is_alive() for thread in self._threads), self.tally.failures
+            assert self.busy, self.tally.failures
             time.sleep(0.01)
 
     def _run(self, client: Client) -> None:

@@ -55,6 +55,8 @@ _NEW_OBJECT: Final = frozenset(
     {"sklearn.metrics._dist_metrics", "sklearn.neighbors._ball_tree", "sklearn.neighbors._kd_tree"}
 )
 _LOSSES: Final = frozenset({"sklearn._loss._loss", "sklearn.linear_model._sgd_fast"})
+#: Where numpy before 2.4 says its ufuncs are.
+_NUMPY_UFUNCS: Final = frozenset({"numpy._core._multiarray_umath", "numpy._core.umath"})
 _SCIPY_UFUNCS: Final = frozenset({"scipy.special", "scipy.special._special_ufuncs", "scipy.special._ufuncs"})
 _CLASS_NAME: Final = re.compile(r"_{0,2}[A-Z]\w*", re.ASCII)
 _FUNCTION_NAME: Final = re.compile(r"[a-z]\w*", re.ASCII)
@@ -390,6 +392,8 @@ def _is_named(module: str, name: str, allowed_modules: Sequence[str]) -> bool:
             or isinstance(value, np.ufunc)
             or (isinstance(value, type) and issubclass(value, np.generic))
         )
+    if module in _NUMPY_UFUNCS:
+        return isinstance(vars(np).get(name), np.ufunc)
     if module in _SCIPY_UFUNCS:
         return bool(_FUNCTION_NAME.fullmatch(name))
     return _is_sklearn_class(module, name) or _is_sklearn_function(module, name)

@@ -10,6 +10,7 @@ import numpy as np
 
 from muelle.bundle.data import Array, Data, largest_error, row_count
 from muelle.bundle.engines import OnnxEngine
+from muelle.bundle.fold import fold_scaling
 from muelle.bundle.manifest import OnnxReport
 from muelle.bundle.signature import NUMBERS, Signature
 
@@ -52,17 +53,16 @@ def convert(
     report = OnnxReport(kept=False, reason="the converter offers no graph")
     for input_dtype, types in _attempts(signature):
         try:
-            model, opset = _to_onnx(estimator, types)
-            engine = OnnxEngine(model, signature)
-            actual = engine.run(data, signature.output_names)
+            graphs, opset = _to_onnx(estimator, types)
+            for model in graphs:
+                actual = OnnxEngine(model, signature).run(data, signature.output_names)
+                report = _compare(signature, answers, actual, input_dtype, opset)
+                if report.kept:
+                    return model, report
         except Exception as error:  # noqa: BLE001  # the converter and ONNX Runtime raise what they like
             message = str(error).strip() or type(error).__name__
             if not report.rows:
                 report = OnnxReport(kept=False, reason=f"can't be converted: {message.splitlines()[0][:200]}")
-            continue
-        report = _compare(signature, answers, actual, input_dtype, opset)
-        if report.kept:
-            return model, report
     return None, report
 
 
@@ -121,7 +121,8 @@ def _attempts(signature: Signature) -> Iterator[tuple[str, list[tuple[str, Any]]
         )
 
 
-def _to_onnx(estimator: Any, types: list[tuple[str, Any]]) -> tuple[bytes, int]:
+def _to_onnx(estimator: Any, types: list[tuple[str, Any]]) -> tuple[list[bytes], int]:
+    """Return the graphs to compare, the faster first, and their operator set's version."""
     import skl2onnx
 
     # A classifier's probabilities as one array rather than a list of dictionaries.
@@ -132,7 +133,9 @@ def _to_onnx(estimator: Any, types: list[tuple[str, Any]]) -> tuple[bytes, int]:
         warnings.simplefilter("ignore")
         model = skl2onnx.to_onnx(estimator, initial_types=types, options=options, target_opset=target)
     versions = {item.domain: item.version for item in model.opset_import}
-    return model.SerializeToString(), versions[""]
+    plain = model.SerializeToString()
+    folded = fold_scaling(model)
+    return [plain] if folded is None else [folded.SerializeToString(), plain], versions[""]
 
 
 def _compare(

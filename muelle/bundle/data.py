@@ -126,9 +126,12 @@ def largest_error(output: Output, expected: Array, actual: Array) -> float:
         return float("inf")
     if expected.size == 0 or output.dtype != "float64":
         return 0.0 if np.array_equal(expected, actual) else float("inf")
-    if not np.array_equal(np.isfinite(expected), np.isfinite(actual)):
-        return float("inf")
     finite = np.isfinite(expected)
+    # NaN answers NaN, and each infinity itself.
+    if not np.array_equal(finite, np.isfinite(actual)) or not np.array_equal(
+        expected[~finite], actual[~finite], equal_nan=True
+    ):
+        return float("inf")
     difference = np.abs(actual[finite] - expected[finite])
     if difference.size == 0:
         return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -54,7 +55,7 @@ class EstimatorEngine:
         self._outputs = {output.name: output for output in signature.outputs}
         for output in signature.output_names:
             if not hasattr(estimator, output):
-                raise EngineError(f"the loaded {type(estimator).__name__} has no {output}")
+                raise EngineError(f"{ENGINE_FILES[name]}: the loaded {type(estimator).__name__} has no {output}")
         # An estimator that was fitted on a DataFrame warns about, or can't use, rows without names.
         self._named = signature.layout == "frame" or (
             signature.layout == "matrix" and hasattr(estimator, "feature_names_in_")
@@ -94,6 +95,8 @@ class OnnxEngine:
     name: Final = "onnx"
 
     def __init__(self, model: bytes, signature: Signature) -> None:
+        # Its official builds send telemetry to Microsoft; what users compute is nobody else's business.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -125,7 +128,13 @@ class OnnxEngine:
         except Exception as error:  # ONNX Runtime's errors have no common root
             raise EngineError(f"ONNX Runtime failed: {str(error)[:300]}") from error
         count = row_count(data)
-        return {output.name: normalise(output, value, count) for (output, _), value in zip(chosen, values, strict=True)}
+        answers = {}
+        for (output, _), value in zip(chosen, values, strict=True):
+            if output.name == "predict_proba" and value.dtype == np.float32:
+                # The sum of a hundred votes in float32 can end a hair above one.
+                value = np.minimum(value, 1)  # noqa: PLW2901
+            answers[output.name] = normalise(output, value, count)
+        return answers
 
     def _feed(self, data: Data) -> Mapping[str, Array]:
         if isinstance(data, np.ndarray):

@@ -27,14 +27,22 @@ def document(data: bytes, where: str) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
-            raise ManifestError(f"{where}: a key stands twice in one object")
+            keys = [key for key, _ in items]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ManifestError(f"{where}: {_got(twice)} stands twice in one object")
         return found
 
     def constant(name: str) -> Any:
         raise ManifestError(f"{where}: {name} is not JSON")
 
+    def finite(digits: str) -> float:
+        value = float(digits)
+        if math.isinf(value):  # 1e400 is JSON, but no float
+            raise ManifestError(f"{where}: {_got(digits)} is too large for a number")
+        return value
+
     try:
-        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{where}: not JSON: {error}") from error
 
@@ -99,15 +107,21 @@ def integer(value: object, where: str, *, minimum: int = 0) -> int:
 
 def number(value: object, where: str) -> float:
     """Return a finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise ManifestError(f"{where}: expected a number, got {_got(value)}")
-    return float(value)
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass  # an integer beyond all floats
+    raise ManifestError(f"{where}: expected a number, got {_got(value)}")
+
+
+def scalar(value: object, where: str) -> str | int | float | bool:
+    """Return a string, number or boolean."""
+    if not isinstance(value, str | int | float | bool):
+        raise ManifestError(f"{where}: expected a string, number or boolean, got {_got(value)}")
+    return value
 
 
 def scalars(value: object, where: str) -> tuple[str | int | float | bool, ...]:
     """Return a list of strings, numbers or booleans as a tuple."""
-    items = sequence(value, where)
-    for i, item in enumerate(items):
-        if not isinstance(item, str | int | float | bool):
-            raise ManifestError(f"{where}[{i}]: expected a string, number or boolean, got {_got(item)}")
-    return tuple(items)
+    return tuple(scalar(item, f"{where}[{i}]") for i, item in enumerate(sequence(value, where)))

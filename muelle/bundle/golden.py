@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from muelle.bundle import fields
 from muelle.bundle.data import NUMPY_DTYPES, Array, Data, column_array, largest_error, normalise, row_count, rows, take
 from muelle.bundle.engines import Engine
-from muelle.bundle.signature import Signature
-from muelle.errors import GoldenMismatchError, ManifestError
+from muelle.bundle.signature import Output, Signature
+from muelle.errors import EngineError, EstimatorError, GoldenMismatchError, ManifestError
 
 #: Enough to meet most branches of a model, few enough to check at every start.
 GOLDEN_ROWS: Final = 16
@@ -68,15 +69,51 @@ class Golden:
             return arrays
         return np.column_stack(list(arrays.values())).astype(NUMPY_DTYPES[signature.inputs[0].dtype], copy=False)
 
+    def answers(self, output: Output) -> Array:
+        """Return an output's answers in its dtype and shape; raises `ManifestError` when they are not of these."""
+        try:
+            array = np.asarray(self.outputs[output.name], dtype=NUMPY_DTYPES[output.dtype])
+            return normalise(output, array, len(self.inputs))
+        except (TypeError, ValueError, OverflowError, EngineError) as error:
+            raise ManifestError(f"golden.json: outputs.{output.name}: not as the signature says: {error}") from error
+
 
 def make_golden(signature: Signature, data: Data, answers: Mapping[str, Array]) -> Golden:
-    """Choose rows spread evenly over `data` and keep the estimator's answers for them."""
-    count = row_count(data)
-    chosen = np.unique(np.linspace(0, count - 1, min(GOLDEN_ROWS, count)).round().astype(int))
+    """Choose rows spread evenly over `data` and keep the estimator's answers for them.
+
+    Raises
+    ------
+    EstimatorError
+        When every row holds an infinite value, or is answered with one.
+    """
+    columns = [data] if isinstance(data, np.ndarray) else list(data.values())
+    usable = np.flatnonzero(_no_infinity([*columns, *answers.values()], row_count(data)))
+    if usable.size == 0:
+        raise EstimatorError("the sample: expected a row without infinite values and answers, to keep as a golden row")
+    chosen = usable[np.linspace(0, usable.size - 1, min(GOLDEN_ROWS, usable.size)).round().astype(int)]
     return Golden(
         inputs=rows(signature, take(data, chosen)),
-        outputs={name: answer[chosen].tolist() for name, answer in answers.items()},
+        outputs={name: _json_ready(answer[chosen]) for name, answer in answers.items()},
     )
+
+
+def _no_infinity(arrays: list[Array], count: int) -> NDArray[np.bool_]:
+    """Return which rows JSON can hold; an infinite value would not be served anyway."""
+    fine = np.ones(count, np.bool_)
+    for array in arrays:
+        if array.dtype.kind == "f":
+            fine &= ~np.isinf(array.reshape(count, -1)).any(axis=1)
+    return fine
+
+
+def _json_ready(answer: Array) -> list[Any]:
+    """Return answers with None for NaN."""
+    plain: Array = answer
+    if answer.dtype.kind == "f":
+        plain = answer.astype(object)
+        plain[np.isnan(answer)] = None
+    values: list[Any] = plain.tolist()
+    return values
 
 
 def check_golden(signature: Signature, golden: Golden, engine: Engine) -> None:
@@ -90,12 +127,9 @@ def check_golden(signature: Signature, golden: Golden, engine: Engine) -> None:
     data = golden.data(signature)
     actual = engine.run(data, signature.output_names)
     for output in signature.outputs:
-        expected = normalise(
-            output, np.asarray(golden.outputs[output.name], dtype=NUMPY_DTYPES[output.dtype]), len(golden.inputs)
-        )
-        error = largest_error(output, expected, actual[output.name])
+        error = largest_error(output, golden.answers(output), actual[output.name])
         if not error <= TOLERANCE:
             raise GoldenMismatchError(
-                f"the {engine.name} engine does not reproduce the golden output {output.name}: largest error "
-                f"{error:.3g}, allowed {TOLERANCE:g}"
+                f"golden.json: the {engine.name} engine does not reproduce the golden output {output.name}: "
+                f"largest error {error:.3g}, allowed {TOLERANCE:g}"
             )

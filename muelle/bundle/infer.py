@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from muelle.bundle.data import Array, Data, column_array
-from muelle.bundle.signature import DTYPES, Feature, Layout, Output, Scalar, Signature
+from muelle.bundle.signature import DTYPES, NUMBERS, Feature, Layout, Output, Scalar, Signature
 from muelle.errors import EstimatorError
 
 _KINDS: Final = {"f": "float64", "i": "int64", "u": "int64", "b": "bool"}
@@ -47,9 +47,13 @@ class Sample:
             raise EstimatorError(f"dtypes: the sample has no column {', '.join(missing)}")
         if len(self.native) == 0:
             raise EstimatorError("the sample has no rows")
+        if not names or "" in names:
+            raise EstimatorError("the sample: expected one or more columns, each with a name")
         columns = self._columns(names)
         self.features = tuple(_feature(name, columns[name], dtypes.get(name), allow_missing) for name in names)
         if self.layout == "matrix":
+            if odd := sorted(name for name, dtype in dtypes.items() if dtype not in NUMBERS):
+                raise EstimatorError(f"dtypes: the sample has numbers in column {', '.join(odd)}; convert it first")
             self.features = _one_dtype(self.features, self.native)
 
     def data(self) -> Data:
@@ -103,7 +107,10 @@ def infer_outputs(estimator: Any, native: Any) -> tuple[tuple[Output, ...], dict
     outputs = [Output("predict", dtype, (-1, *predicted.shape[1:]), classes)]
     answers = {"predict": predicted}
     if classes is not None and callable(getattr(estimator, "predict_proba", None)):
-        probabilities = np.asarray(estimator.predict_proba(native), dtype=np.float64)
+        try:
+            probabilities = np.asarray(estimator.predict_proba(native), dtype=np.float64)
+        except Exception as error:
+            raise EstimatorError(f"{type(estimator).__name__}.predict_proba fails on the sample: {error}") from error
         if probabilities.shape == (len(native), len(classes)):
             outputs.append(Output("predict_proba", "float64", (-1, len(classes)), classes))
             answers["predict_proba"] = probabilities
@@ -123,7 +130,13 @@ def _native(estimator: Any, rows: Any) -> tuple[Any, Layout]:
         rows = rows.to_numpy()
     if hasattr(rows, "toarray"):  # a sparse matrix: served rows are dense
         rows = rows.toarray()
-    array = np.asarray(rows)
+    try:
+        array = np.asarray(rows)
+        if array.ndim == 2 and array.dtype.kind in "US" and not hasattr(rows, "dtype"):
+            # numpy made text of the numbers in a list of mixed rows.
+            array = np.asarray(rows, dtype=object)
+    except ValueError as error:
+        raise EstimatorError(f"the sample: expected rows of shape (n_samples, n_features): {error}") from error
     if array.ndim == 1 and (array.dtype.kind in "US" or all(isinstance(value, str) for value in array)):
         return array.astype(object), "text"
     if array.ndim != 2:
@@ -233,15 +246,26 @@ def _python_values(column: Any) -> list[Any]:
 def _is_missing(value: Any) -> bool:
     # pandas.NA by name: it answers any comparison with itself.
     return (
-        value is None or type(value).__name__ in ("NAType", "NaTType") or (type(value) is float and math.isnan(value))
+        value is None
+        or type(value).__name__ in ("NAType", "NaTType")
+        or (isinstance(value, float) and math.isnan(value))
     )
 
 
 def _values(column: Any, feature: Feature) -> list[Any]:
-    values = _python_values(column)
-    if feature.dtype in ("float64", "float32"):
-        return [None if value is None else float(value) for value in values]
-    return values
+    return [None if value is None else _as_dtype(value, feature) for value in _python_values(column)]
+
+
+def _as_dtype(value: Any, feature: Feature) -> Any:
+    """Return a value in a feature's dtype; only numbers become other numbers, and none changes its value."""
+    kind = _kind(value)
+    if feature.dtype in ("float64", "float32") and kind in ("float64", "int64"):
+        return float(value)
+    if feature.dtype == "int64" and kind == "float64" and value.is_integer():
+        return int(value)
+    if kind != feature.dtype:
+        raise EstimatorError(f"column {feature.name!r}: expected values of dtype {feature.dtype}, got {value!r}")
+    return value
 
 
 def _one_dtype(features: tuple[Feature, ...], native: Any) -> tuple[Feature, ...]:

@@ -250,7 +250,7 @@ def _engines(value: object) -> tuple[str, ...]:
 
 def _parameters(value: object) -> dict[str, str | int | float | bool]:
     raw = fields.free_mapping(value, "parameters")
-    return dict(zip(raw, fields.scalars(list(raw.values()), "parameters"), strict=True))
+    return {key: fields.scalar(item, f"parameters.{key}") for key, item in raw.items()}
 
 
 def _files(value: object) -> dict[str, FileEntry]:

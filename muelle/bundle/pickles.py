@@ -33,8 +33,9 @@ import numpy as np
 from muelle.bundle import allowlist
 from muelle.errors import EngineError, UnsafePickleError
 
-#: A compressed file may hold at most this much, so that a small file can't fill the memory. The ratio is just above the
-#: 1032:1 that zlib can reach, so files of zeros pass; bz2 and xz can reach far more, and are cut there. Bytes.
+#: A compressed file may hold at most base + ratio * its size, and never more than the maximum, so that a small file
+#: can't fill the memory. The ratio is just above the 1032:1 that zlib can reach, so a model of zeros passes; bz2 and xz
+#: can reach far more, and are cut off there.
 _DECOMPRESSED_BASE_BYTES: Final = 64 * 2**20
 _DECOMPRESSED_RATIO: Final = 1040
 _DECOMPRESSED_MAX_BYTES: Final = 8 * 2**30
@@ -42,8 +43,8 @@ _DECOMPRESSED_MAX_BYTES: Final = 8 * 2**30
 _LZMA_MEMORY_BYTES: Final = 256 * 2**20
 #: Longer names of modules and attributes only serve to blow up messages.
 _NAME_LENGTH: Final = 255
-#: Elements of a tuple that is a dictionary's key or a set's member, tuples within included. Hashing goes down on the C
-#: stack without a check, and takes exponential time when tuples hold the same tuple twice.
+#: Elements of a tuple that is a dictionary's key or a set's member, tuples within included. Hashing recurses on the C
+#: stack without a limit, and takes exponential time when tuples hold the same tuple twice.
 _KEY_ELEMENTS: Final = 1000
 _DTYPE_FIELDS: Final = 255
 _ALIGNED_STRUCT_FLAG: Final = 0x80

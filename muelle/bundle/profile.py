@@ -8,6 +8,7 @@ high``. Others: the 15 most frequent values, then ``other``. Missing values are 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,7 +41,7 @@ class ColumnProfile:
     missing : int
         Rows without a value.
     mean, std, minimum, median, maximum : float, optional
-        Of the finite values of a numeric column; None without any.
+        Of the finite values of a numeric column; None without any, or where it would be too large for a float.
     """
 
     kind: str
@@ -133,23 +134,27 @@ def _profile(column: Array, *, numeric: bool) -> ColumnProfile:
 
 
 def _numeric(present: Array, missing: int) -> ColumnProfile:
-    present = present[np.isfinite(present)]
-    if present.size == 0:
-        return ColumnProfile(kind="numeric", counts=(0,), missing=missing)
-    edges = np.unique(np.quantile(present, _DECILES))
+    finite = present[np.isfinite(present)]
+    if finite.size == 0:
+        return ColumnProfile(kind="numeric", counts=(present.size,), missing=missing)
+    # Values near the largest float overflow in sums and squares; such a statistic is left out.
+    with np.errstate(over="ignore", invalid="ignore"):
+        edges = np.unique(np.quantile(finite, _DECILES))
+        mean, std, median = float(finite.mean()), float(finite.std()), float(np.median(finite))
     # An edge at the maximum would leave the last bin empty for ever.
-    edges = edges[edges < present.max()]
+    edges = edges[edges < finite.max()]
+    # Infinite values are in the outer bins, which are open.
     counts = np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
     return ColumnProfile(
         kind="numeric",
         edges=tuple(edges.tolist()),
         counts=tuple(counts.tolist()),
         missing=missing,
-        mean=float(present.mean()),
-        std=float(present.std()),
-        minimum=float(present.min()),
-        median=float(np.median(present)),
-        maximum=float(present.max()),
+        mean=mean if math.isfinite(mean) else None,
+        std=std if math.isfinite(std) else None,
+        minimum=float(finite.min()),
+        median=median if math.isfinite(median) else None,
+        maximum=float(finite.max()),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,12 +54,14 @@ class Bundle:
     @cached_property
     def profile(self) -> Profile:
         """The reference profile."""
-        return Profile.from_bytes(self.read(PROFILE))
+        with _naming(PROFILE):
+            return Profile.from_bytes(self.read(PROFILE))
 
     @cached_property
     def golden(self) -> Golden:
         """The golden rows."""
-        return Golden.from_bytes(self.read(GOLDEN), self.manifest.signature)
+        with _naming(GOLDEN):
+            return Golden.from_bytes(self.read(GOLDEN), self.manifest.signature)
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -83,7 +87,8 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     data = read_manifest_bytes(folder)
-    manifest = Manifest.from_bytes(data)
+    with _naming(MANIFEST):
+        manifest = Manifest.from_bytes(data)
     _check_names(folder, manifest)
     for name, entry in manifest.files.items():
         _check_file(folder / name, name, entry)
@@ -95,6 +100,16 @@ def read_manifest_bytes(folder: Path) -> bytes:
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such folder")
     return _read_plain(folder / MANIFEST, MANIFEST, _MANIFEST_LIMIT_BYTES)
+
+
+@contextmanager
+def _naming(file: str) -> Iterator[None]:
+    """Put the file in front of what is wrong with a field of it."""
+    try:
+        yield
+    except ManifestError as error:
+        message = str(error)
+        raise ManifestError(message if message.startswith(file) else f"{file}: {message}") from error
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:

@@ -100,7 +100,7 @@ class Output:
             fields.integer(n, f"{where}.shape[{i}]", minimum=-1)
             for i, n in enumerate(fields.sequence(raw["shape"], f"{where}.shape"))
         )
-        if len(shape) not in (1, 2) or shape[0] != -1 or 0 in shape:
+        if len(shape) not in (1, 2) or shape[0] != -1 or min(shape[1:], default=1) < 1:
             raise ManifestError(f"{where}.shape: expected [-1] or [-1, k], got {raw['shape']!r}")
         classes = raw["classes"]
         return cls(

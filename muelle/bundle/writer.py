@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from muelle.bundle.card import render_card
 from muelle.bundle.convert import convert
 from muelle.bundle.engines import load_engine
@@ -108,7 +110,10 @@ def save(  # noqa: PLR0913  # one call for everything; all but two have defaults
             plain_name(version, "version")
     except ManifestError as error:
         raise EstimatorError(str(error)) from error
+    if file_format not in ("joblib", "skops"):
+        raise EstimatorError(f"file_format: expected joblib or skops, got {file_format!r}")
     recorded = {key: _score(key, value) for key, value in (scores or {}).items()}
+    remembered = {key: _parameter(key, value) for key, value in (parameters or {}).items()}
     sample = Sample(estimator, X_sample, dtypes=dtypes, allow_missing=allow_missing)
     outputs, answers = infer_outputs(estimator, sample.native)
     signature = make_signature(sample, outputs)
@@ -142,7 +147,7 @@ def save(  # noqa: PLR0913  # one call for everything; all but two have defaults
         libraries=running_versions(),
         files={},
         scores=recorded,
-        parameters=dict(parameters or {}),
+        parameters=remembered,
         git_commit=git_commit(),
         data_digest=data_digest,
     )
@@ -192,9 +197,22 @@ def _score(name: str, value: Any) -> float:
     return number
 
 
+def _parameter(name: str, value: Any) -> str | int | float | bool:
+    """Return a parameter, which may be a numpy scalar, as JSON can hold it."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(plain, str | int | float | bool) or (isinstance(plain, float) and not math.isfinite(plain)):
+        raise EstimatorError(f"parameters: {name}: expected a string, finite number or boolean, got {value!r}")
+    return plain
+
+
 def _with_manifest(manifest: Manifest, contents: Mapping[str, bytes]) -> dict[str, bytes]:
     files = {file: FileEntry(sha256(data), len(data)) for file, data in sorted(contents.items())}
-    return {**contents, MANIFEST: dataclasses.replace(manifest, files=files).to_bytes()}
+    document = dataclasses.replace(manifest, files=files).to_bytes()
+    try:
+        Manifest.from_bytes(document)
+    except ManifestError as error:
+        raise EstimatorError(f"no reader would take this manifest: {error}") from error
+    return {**contents, MANIFEST: document}
 
 
 def _dump(estimator: Any, file_format: str) -> bytes:

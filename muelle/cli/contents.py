@@ -12,14 +12,13 @@ from typing import Any, Final
 
 from muelle.bundle.allowlist import refused
 from muelle.bundle.files import sha256
-from muelle.bundle.manifest import CARD, GOLDEN, MANIFEST, PROFILE, Manifest
+from muelle.bundle.manifest import MANIFEST, Manifest
 from muelle.bundle.pickles import scan_pickle
 from muelle.bundle.skops_files import scan_skops
 from muelle.errors import BundleError, IntegrityError
 
 #: Ending of a file → what `look_into` takes it for.
 FORMATS: Final = {".joblib": "pickle", ".pkl": "pickle", ".pickle": "pickle", ".skops": "skops", ".onnx": "onnx"}
-_DOCUMENTS: Final = (MANIFEST, PROFILE, GOLDEN, CARD)
 
 
 @dataclass
@@ -105,15 +104,15 @@ def look_into_folder(folder: Path, manifest: Manifest | None, allowed_modules: S
         if contents.state == "ok" and entry is not None and contents.sha256 != entry.sha256:
             contents.state = "altered"
             contents.problem = _join(contents.problem, f"altered: the manifest says SHA-256 {entry.sha256}")
-        if entry is None and name != MANIFEST and (manifest is not None or name not in _DOCUMENTS):
-            contents.state = "extra" if manifest is not None else contents.state
-            contents.problem = _join(contents.problem, "not in the manifest" if manifest is not None else None)
+        if entry is None and manifest is not None and name != MANIFEST:
+            contents.state = "extra"
+            contents.problem = _join(contents.problem, "not in the manifest")
         found.append(contents)
     return found
 
 
-def _join(first: str | None, second: str | None) -> str | None:
-    return "; ".join(text for text in (first, second) if text) or None
+def _join(first: str | None, second: str) -> str:
+    return f"{first}; {second}" if first else second
 
 
 def _read_plain(path: Path) -> bytes:

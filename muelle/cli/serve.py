@@ -11,6 +11,7 @@ import click
 
 from muelle.cli.options import ENGINES, allow_module_option
 from muelle.cli.output import note, print_table
+from service.auth import ApiKeys
 from service.command import gunicorn_command
 from service.settings import Settings, describe
 
@@ -56,6 +57,8 @@ def serve(*, allowed_modules: tuple[str, ...], **flags: Any) -> None:
     environ |= {f"MUELLE_{name.upper()}": str(value) for name, value in flags.items() if value is not None}
     # Here, so that a wrong value is told at once, and not by each worker.
     settings = Settings.from_environ(environ)
+    if settings.api_keys_file is not None:
+        ApiKeys(settings.api_keys_file)
     if not settings.models.is_dir():
         note(f"{settings.models}: no such folder; `muelle train iris` makes one with a model in it")
     command = gunicorn_command()

@@ -117,9 +117,8 @@ def values_to_column(feature: Feature, values: Sequence[Any], place: Any) -> Arr
 def wrong_count(signature: Signature, got: int, where: str) -> InputError:
     """Return the error for a row of the wrong length; it names the first features that were expected."""
     names = ", ".join(signature.names[:40]) + (", …" if len(signature.names) > 40 else "")
-    expected = len(signature.names)
-    plural = "feature" if expected == 1 else "features"
-    return InputError(f"expected {expected} {plural} ({names}), got {got}", code="wrong_feature_count", where=where)
+    expected = "1 feature" if len(signature.names) == 1 else f"{len(signature.names)} features"
+    return InputError(f"expected {expected}, got {got}; in order: {names}", code="wrong_feature_count", where=where)
 
 
 def shown(value: object) -> str:

@@ -187,7 +187,7 @@ def test_faults_come_as_the_client_s_exception(client: Any, binary: bool) -> Non
 
     status, message = refused(client, "iris", [matrix_input(rows[:, :3], binary=binary)])
     assert status == "400"
-    assert message.startswith("inputs[0].shape: expected 4 features (sepal length (cm), ")
+    assert message.startswith("inputs[0].shape: expected 4 features, got ")
 
     status, message = refused(client, "iris", [matrix_input(np.array([[5.1, 3.5, 1.4, np.nan]]), binary=binary)])
     assert status == "400"

@@ -48,6 +48,10 @@ def guarded(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with Server(repository, folder, {"MUELLE_API_KEYS_FILE": str(file), "MUELLE_WORKERS": "2"}) as server:
         server.wait_ready()
         yield Guarded(server, file, key)
+    assert server.process is not None
+    assert server.process.returncode == 0
+    # The last words of dying workers are JSON too.
+    assert server.log()[-1]["message"] == "Shutting down: Master"
 
 
 def refusal(answer: Answer, status: int) -> str:
@@ -182,13 +186,7 @@ def test_no_key_is_ever_logged_but_its_name_is(guarded: Guarded) -> None:
     assert "alice" in callers
 
 
-BAD_FILES = {
-    "missing": None,
-    "empty": "",
-    "only comments": "# nobody\n",
-    "a key in the clear": "alice s3cret-in-the-clear\n",
-    "a short hash": "alice sha256:abcdef\n",
-}
+BAD_FILES = {"missing": None, "a key in the clear": "alice s3cret-in-the-clear\n"}
 
 
 @pytest.mark.parametrize("text", BAD_FILES.values(), ids=BAD_FILES)

@@ -132,7 +132,7 @@ def test_a_wrong_number_of_features_says_how_many_and_which_were_expected(
     code, error = refusal(ask(demo_server, json.dumps(body[form])))
     where = {"bare row": "features", "row of a batch": "features[0]", "input": "input"}[form]
     assert code == "wrong_feature_count"
-    assert error == f"{where}: expected 4 features ({', '.join(NAMES)}), got {count}"
+    assert error == f"{where}: expected 4 features, got {count}; in order: {', '.join(NAMES)}"
 
 
 def test_a_wrong_number_of_one_feature_is_said_in_the_singular(demo_server: Server) -> None:

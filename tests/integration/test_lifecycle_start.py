@@ -32,7 +32,7 @@ def test_a_server_is_alive_while_it_loads_and_never_unready_after_it_was_ready(t
         assert (early.status, early.json["code"]) == (503, "not_ready")
         assert "loading" in early.json["error"]
         # The worker that listens and the one that doesn't yet race to be loaded; either may be first.
-        with Load(server.port, "/predict", FOUR, expected=EIGHT, pause_seconds=0.002) as load:
+        with Load(server.port, "/predict", FOUR, expected=[EIGHT], pause_seconds=0.002) as load:
             load.wait_failed(10)
             before = load.tally.sent
             gate.touch()

@@ -29,7 +29,7 @@ def test_flags_become_variables(muelle, started, repository):
     assert result.exit_code == 0, result.output
     ((path, command, environ),) = started
     assert path == command[0] == sys.executable
-    assert command[1:3] == ["-m", "gunicorn"]
+    assert command[1:4] == ["-P", "-m", "gunicorn"]
     assert command[-1].endswith("gunicorn.conf.py")
     assert own(environ) == {
         "MUELLE_MODELS": str(repository),

@@ -113,7 +113,7 @@ def test_a_tensor_with_a_fault_is_refused_with_its_place(changes: Any, code: str
 
 
 def test_the_wrong_number_of_features_names_the_right_ones() -> None:
-    assert "expected 3 features (x0, x1, x2), got 4" in str(refused({"inputs": [features(shape=[2, 4])]}))
+    assert "expected 3 features, got 4; in order: x0, x1, x2" in str(refused({"inputs": [features(shape=[2, 4])]}))
 
 
 def test_null_says_null() -> None:

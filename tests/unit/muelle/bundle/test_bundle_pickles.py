@@ -217,7 +217,7 @@ class TestRoundTrip:
             assert_array_equal(loaded, array)
             assert loaded.dtype in (array.dtype, array.dtype.newbyteorder("="))
             assert loaded.dtype.isalignedstruct == array.dtype.isalignedstruct
-            assert loaded.dtype.flags == array.dtype.flags
+            assert loaded.dtype.hasobject == array.dtype.hasobject
             assert loaded.flags.writeable
 
     @pytest.mark.parametrize("kind", FORMATS)
@@ -351,10 +351,7 @@ class TestAttacks:
     @pytest.mark.parametrize("kind", FORMATS)
     @pytest.mark.parametrize("attack", ATTACKS)
     def test_an_attack_is_refused_and_does_not_run(self, attack: str, kind: str, marker: Path) -> None:
-        try:
-            data = FORMATS[kind](ATTACKS[attack](marker))
-        except (TypeError, pickle.PicklingError):
-            pytest.skip("this protocol can't express it")
+        data = FORMATS[kind](ATTACKS[attack](marker))
         with pytest.raises(UnsafePickleError, match=r"model\.joblib asks for .*MUELLE_ALLOWED_MODULES.*--allow-module"):
             load_pickle(data, "model.joblib")
         assert scan_pickle(data)
@@ -468,7 +465,7 @@ REFUSED_STREAMS: dict[str, bytes] = {
     "new object of a value": stream(value("text"), b")\x81"),
     "new bit generator without a seed": stream(find("numpy.random._mt19937", "MT19937"), b")\x81"),
     "new array": stream(find("numpy", "ndarray"), b"K\x03\x85\x81"),
-    "new file": stream(find("numpy", "memmap"), value("muelle-test-map") + b"X\x02\x00\x00\x00u1X\x02\x00\x00\x00w+\x87R"),
+    "new file": stream(find("numpy", "memmap"), text("muelle-test-map"), text("u1"), text("w+"), b"\x87R"),
     "array with a buffer": stream(find("numpy", "ndarray"), b"(K\x01\x85", value("O"), b"C\x08AAAAAAAAtR"),
     "array of many": stream(
         find("numpy._core.multiarray", "_reconstruct"), find("numpy", "ndarray"), value(10**12), b"\x85C\x01b\x87R"

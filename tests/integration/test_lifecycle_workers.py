@@ -1,0 +1,96 @@
+"""Workers that are killed, recycled, or stuck are replaced; counters never fall, and hardly anybody notices."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from lifecycle import EIGHT, FOUR, LINEAR, OPERATOR, Watch, factor_bundle, kill, scrape, total, wait_loads, wait_workers
+from load_client import Load, RawClient
+from operator_models import STUCK
+from support import Server
+
+REQUESTS = "muelle_requests_total"
+
+
+def test_a_killed_worker_costs_only_the_requests_in_its_hands(repository: Path, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    with Server(repository, tmp_path, {"MUELLE_METRICS_DIR": str(metrics)}) as server:
+        server.wait_ready()
+        wait_loads(server, 6)
+        gone: list[float] = []
+        with Load(server.port, LINEAR, FOUR, new=3, kept=3) as load, Watch(server, metrics) as watch:
+            for _ in range(3):
+                load.wait_ok(100)
+                before = server.workers()
+                kill(before[0])
+                gone.append(time.monotonic())
+                assert before[1] in wait_workers(server, 2, without={before[0]})
+                load.wait_ok(100)
+            tally = load.stop()
+        failed = [outcome for outcome in tally.outcomes if outcome.failure or outcome.status != 200]
+        assert tally.refused == 0
+        assert all(outcome.status is None for outcome in failed), tally.failures
+        # A client has one request on its way at a time, and nothing is given to a worker that is gone.
+        for start, end in zip([0.0, *gone], gone, strict=False):
+            assert sum(start < outcome.sent <= end for outcome in failed if outcome.sent is not None) <= 6
+        late = [outcome for outcome in failed if outcome.sent is None or outcome.sent > gone[-1]]
+        assert late == []
+        assert watch.falls == []
+        assert len(watch.failures) <= len(gone)
+        server.wait_for(lambda: total(scrape(server), "muelle_requests_in_progress") == 0, "idle")
+        # What the killed ones had counted in their last half second is lost; nothing is counted twice.
+        counted = total(scrape(server), REQUESTS, model="linear", code="200")
+        assert tally.ok / 2 < counted <= tally.ok + len(failed)
+
+
+def test_recycled_workers_fail_nobody_and_count_everything(repository: Path, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    settings = {
+        "MUELLE_MAX_REQUESTS": "50",
+        "MUELLE_MAX_REQUESTS_JITTER": "10",
+        "MUELLE_METRICS_DIR": str(metrics),
+    }
+    with Server(repository, tmp_path, settings) as server:
+        server.wait_ready()
+        wait_loads(server, 6)
+        seen = set(server.workers())
+        with Load(server.port, LINEAR, FOUR, new=3, kept=3, requests=1000) as load:
+            with Watch(server, metrics) as watch:
+                while load.busy:
+                    seen |= set(server.workers())
+                    time.sleep(0.02)
+            tally = load.join()
+        assert tally.failures == {}
+        assert (tally.refused, tally.sent, tally.ok) == (0, 1000, 1000)
+        assert watch.falls == []
+        assert watch.failures == []
+        assert watch.scrapes > 5
+        # Each slot has a counter, a histogram, two gauges and an account (for an instant two); the arbiter an account.
+        assert watch.files <= 2 * 6 + 2
+        assert len(seen) >= 8
+        server.wait_for(lambda: total(scrape(server), REQUESTS, code="200") == 1000, "to have counted everything")
+        found = scrape(server)
+        assert total(found, REQUESTS) == 1000
+        for histogram in ("muelle_request_duration_seconds", "muelle_batch_rows"):
+            assert total(found, f"{histogram}_count") == 1000
+        assert total(found, "muelle_requests_in_progress") == 0
+        assert server.stop() == 0
+        assert not [line for line in server.log() if line["level"] in ("warning", "error", "critical")]
+
+
+def test_a_worker_whose_threads_are_stuck_in_a_model_is_replaced(tmp_path: Path) -> None:
+    factor_bundle(tmp_path / "models")
+    settings = {"MUELLE_REQUEST_TIMEOUT_SECONDS": "1", "MUELLE_WORKERS": "1"}
+    with Server(tmp_path / "models", tmp_path, OPERATOR | settings) as server:
+        server.wait_ready()
+        old = set(server.workers())
+        body = b'{"features": [%d]}' % STUCK
+        request = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        # As many as there are threads, so that nobody is served any more.
+        with RawClient(server.port, request) as first, RawClient(server.port, request) as second:
+            wait_workers(server, 1, without=old)
+            assert (first.read_to_end(), second.read_to_end()) == (b"", b"")
+            assert server.post("/predict", FOUR).json == EIGHT
+        assert server.stop() == 0
+        assert [line["level"] for line in server.log() if "WORKER TIMEOUT" in line["message"]] == ["critical"]
