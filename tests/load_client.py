@@ -250,10 +250,24 @@ class Load:
 
 
 class RawClient:
-    """A connection on which the test itself says every byte."""
+    """A connection on which the test itself says every byte.
 
-    def __init__(self, port: int, first: bytes = b"", timeout: float = 30.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    Parameters
+    ----------
+    port : int
+        Of 127.0.0.1.
+    first : bytes
+        What to send at once.
+    buffer_bytes : int, optional
+        How much the kernel takes for this end before the test reads it.
+    """
+
+    def __init__(self, port: int, first: bytes = b"", *, buffer_bytes: int | None = None) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(30)
+        if buffer_bytes is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        self.socket.connect(("127.0.0.1", port))
         if first:
             self.socket.sendall(first)
 
@@ -278,3 +292,12 @@ class RawClient:
             while data := self.socket.recv(65536):
                 parts.append(data)
         return b"".join(parts)
+
+    def read_until(self, end: bytes) -> bytes:
+        """Return what comes up to these bytes, which must come last for now."""
+        data = b""
+        while not data.endswith(end):
+            part = self.socket.recv(65536)
+            assert part, data
+            data += part
+        return data

@@ -97,7 +97,7 @@ def normalise(output: Output, value: object, count: int) -> Array:
     Returns
     -------
     array of shape (n_samples,) or (n_samples, k)
-        float64, int64, bool, or object of str.
+        float64, int64, bool, or object of str; C-contiguous.
 
     Raises
     ------
@@ -110,9 +110,8 @@ def normalise(output: Output, value: object, count: int) -> Array:
         if array.size != np.prod(shape):
             raise EngineError(f"{output.name}: expected the shape {shape}, the model answered {array.shape}")
         array = array.reshape(shape)
-    if output.dtype == "string":
-        return array if array.dtype.kind == "O" else array.astype(object)
-    return array.astype(NUMPY_DTYPES[output.dtype], copy=False)
+    # Some estimators answer column by column; what encodes the answer reads memory row by row.
+    return np.ascontiguousarray(array, dtype=NUMPY_DTYPES[output.dtype])
 
 
 def largest_error(output: Output, expected: Array, actual: Array) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from muelle.bundle.data import Array, Data, normalise, row_count
+from muelle.bundle.data import Array, Data, missing_mask, normalise, row_count
 from muelle.bundle.manifest import ENGINE_FILES
 from muelle.bundle.signature import Signature
 from muelle.errors import EngineError, InputError
@@ -207,6 +207,17 @@ def _frame(data: Mapping[str, Array], signature: Signature) -> Any:
         column = data[feature.name]
         if feature.categories is not None:
             table[feature.name] = pd.Series(pd.Categorical(column, categories=list(feature.categories)))
+        elif feature.dtype == "string":
+            table[feature.name] = _text_series(column)
         else:
             table[feature.name] = pd.Series(column)
     return pd.DataFrame(table)
+
+
+def _text_series(column: Array) -> Any:
+    """Return strings as pandas reads them from a file, NaN for missing, whatever else the column holds."""
+    import pandas as pd
+
+    # "str" from pandas 3 on, before that object. Left to find it out, pandas makes None of a column of missing ones.
+    dtype = pd.Series([""]).dtype
+    return pd.Series(np.where(missing_mask(column), np.nan, column), dtype=dtype)

@@ -280,7 +280,7 @@ BAD: dict[str, tuple[str, Damage, tuple[str, ...]]] = {
     "runs-in-an-array": ("joblib", evil(inside_an_array), ("model.joblib", "posix.system")),
     "runs-python": ("joblib", evil(lambda: pickle.dumps(Evaluates())), ("model.joblib", "builtins.eval")),
     "runs-an-import": ("joblib", evil(lambda: pickle.dumps(Imports(), 0)), ("model.joblib", "__import__")),
-    "skew-sklearn": ("joblib", library("scikit-learn", other_minor("scikit-learn")), ("made with scikit-learn", "runs")),
+    "skew-sklearn": ("joblib", library("scikit-learn", other_minor("scikit-learn")), ("made with scikit-learn",)),
     "skew-numpy": ("joblib", library("numpy", "1.26.4"), ("made with numpy 1.26.4", "install numpy==1.26.4")),
 }  # fmt: skip
 #: Not bad, though it looks so.

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from service.auth import new_key
+
 
 @pytest.fixture
 def started(monkeypatch):
@@ -20,11 +22,13 @@ def own(environ):
     return {key: value for key, value in environ.items() if key.startswith("MUELLE_")}
 
 
-def test_flags_become_variables(muelle, started, repository):
+def test_flags_become_variables(muelle, started, repository, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text(new_key("alice")[1] + "\n")
     result = muelle(
         *("serve", "--models", repository, "--host", "127.0.0.1", "--port", "5000", "--workers", "3", "--threads", "1"),
         *("--engine", "onnx", "--model", "iris", "--allow-module", "a.b", "--allow-module", "c"),
-        *("--api-keys", "keys", "--log-level", "warning"),
+        *("--api-keys", keys, "--log-level", "warning"),
     )
     assert result.exit_code == 0, result.output
     ((path, command, environ),) = started
@@ -40,7 +44,7 @@ def test_flags_become_variables(muelle, started, repository):
         "MUELLE_ENGINE": "onnx",
         "MUELLE_DEFAULT_MODEL": "iris",
         "MUELLE_ALLOWED_MODULES": "a.b,c",
-        "MUELLE_API_KEYS_FILE": "keys",
+        "MUELLE_API_KEYS_FILE": str(keys),
         "MUELLE_LOG_LEVEL": "warning",
     }
     assert environ["PATH"] == os.environ["PATH"]
