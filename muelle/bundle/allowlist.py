@@ -12,8 +12,8 @@ The check by name comes first and imports nothing; the check of the resolved obj
 be an alias of something defined elsewhere. What an operator allows by module is trusted in all three.
 
 Left out on purpose: ``sklearn.datasets``, ``sklearn.externals``, ``sklearn.utils`` but for three classes and
-``check_array``, all tests; ``scipy.stats`` distributions, whose ``__setstate__`` runs ``exec`` on a string of the state; pandas and pyarrow
-objects, which are rebuilt by general-purpose constructors.
+``check_array``, all tests; ``scipy.stats`` distributions, whose ``__setstate__`` runs ``exec`` on a string of the
+state; pandas and pyarrow objects, which are rebuilt by general-purpose constructors.
 
 The list stops code, not nonsense. scikit-learn's compiled trees trust their state, so a forged one can crash the
 process that predicts with it; a bundle's digests, and who may write to the repository, are what keeps forgeries out.

@@ -27,8 +27,6 @@ _SKLEARN_PACKAGE: Final = re.compile(
 _SKLEARN_MODULES: Final = frozenset({"sklearn.metrics._dist_metrics", "sklearn.metrics._scorer"})
 #: Sub-packages whose public functions are given to estimators: score functions, kernels, transformations.
 _SKLEARN_FUNCTIONS: Final = frozenset({"feature_selection", "metrics", "preprocessing"})
-#: Held, in a partial, by histogram gradient boosting that has categorical columns.
-_CHECK_ARRAY: Final[Name] = ("sklearn.utils.validation", "check_array")
 NEW_OBJECT_MODULES: Final = frozenset(
     {"sklearn.metrics._dist_metrics", "sklearn.neighbors._ball_tree", "sklearn.neighbors._kd_tree"}
 )
@@ -44,7 +42,7 @@ _NUMPY_FUNCTIONS: Final = frozenset({"clip", "max", "mean", "median", "min", "na
 
 #: What histogram gradient boosting converts numeric columns with when ``categorical_features="from_dtype"``, through a
 #: partial; the one function of ``sklearn.utils``.
-CHECK_ARRAY: Final = ("sklearn.utils.validation", "check_array")
+CHECK_ARRAY: Final[Name] = ("sklearn.utils.validation", "check_array")
 
 NAMED: Final[frozenset[Name]] = frozenset(
     [
@@ -122,8 +120,6 @@ def _is_sklearn_class(module: str, name: str) -> bool:
 
 
 def is_sklearn_function(module: str, name: str) -> bool:
-    if (module, name) == _CHECK_ARRAY:
-        return True
     """Say whether a name is that of a public function that estimators are given."""
     # The class rule alone says where newObj is.
     return _sklearn_package(module) in _SKLEARN_FUNCTIONS and bool(_FUNCTION_NAME.fullmatch(name)) and name != "newObj"

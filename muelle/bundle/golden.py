@@ -65,6 +65,8 @@ class Golden:
             arrays = {f.name: column_array(f, list(c)) for f, c in zip(signature.inputs, cells, strict=True)}
         except (TypeError, ValueError, OverflowError) as error:
             raise ManifestError(f"golden.json: inputs: not of the signature's dtypes: {error}") from error
+        if nested := [name for name, array in arrays.items() if array.ndim != 1]:
+            raise ManifestError(f"golden.json: inputs: expected one value a cell, got lists for {nested[0]!r}")
         if signature.layout != "matrix":
             return arrays
         return np.column_stack(list(arrays.values())).astype(NUMPY_DTYPES[signature.inputs[0].dtype], copy=False)

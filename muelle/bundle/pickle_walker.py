@@ -29,7 +29,6 @@ from muelle.errors import UnsafePickleError
 #: Longer names of modules and attributes only serve to blow up messages.
 _NAME_LENGTH: Final = 255
 
-
 #: Opcodes that Python 3's pickle doesn't write for a model, and that would need trust in something outside the file.
 _REFUSED_OPCODES: Final = {
     pickle.PERSID: "a persistent id",

@@ -17,7 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import DistanceMetric, f1_score
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import BallTree, KDTree
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, check_array
+from sklearn.utils.validation import check_is_fitted
 
 from muelle.bundle.allowlist import (
     check_call,
@@ -54,6 +55,7 @@ NEEDED = [
     ("sklearn.neighbors._kd_tree", "newObj"),
     ("sklearn.metrics._classification", "f1_score"),
     ("sklearn.utils._bunch", "Bunch"),
+    ("sklearn.utils.validation", "check_array"),
 ]
 
 FORBIDDEN = [
@@ -149,6 +151,14 @@ def test_what_is_no_ascii_identifier_is_refused(name: str) -> None:
     assert refused([("mine", name)], ["mine"])
 
 
+def test_of_the_validation_functions_of_scikit_learn_only_check_array_is_allowed() -> None:
+    module = "sklearn.utils.validation"
+    names = [name for name, value in vars(importlib.import_module(module)).items() if callable(value)]
+    assert {"check_X_y", "check_memory", "check_is_fitted", "partial"} & set(names)
+    assert len(refused([(module, name) for name in names])) == len(names) - 1
+    assert refused([(module, "check_array")]) == []
+
+
 def test_refused_names_are_sorted_and_unique() -> None:
     names = [("os", "system"), ("builtins", "eval"), ("os", "system"), ("numpy", "dtype")]
     assert refused(names) == ["builtins.eval", "os.system"]
@@ -229,6 +239,7 @@ class TestCall:
             ("collections", "deque", ((), 5)),
             ("functools", "partial", (f1_score,)),
             ("functools", "partial", (np.log1p,)),
+            ("functools", "partial", (check_array,)),
             ("numpy._core.multiarray", "_reconstruct", (np.ndarray, (0,), b"b")),
             ("numpy._core.multiarray", "scalar", (np.dtype("f8"), bytes(8))),
             ("numpy._core.numeric", "_frombuffer", (bytes(8), np.dtype("f8"), (1,), "C")),
@@ -257,6 +268,9 @@ class TestCall:
             ("collections", "Counter", (range(10**12),)),
             ("functools", "partial", (os.system,)),
             ("functools", "partial", (LogisticRegression,)),
+            ("functools", "partial", (check_is_fitted,)),
+            ("functools", "partial", (check_array, [1])),
+            ("sklearn.utils.validation", "check_array", ([1],)),
             ("functools", "partial", (functools.partial,)),
             ("functools", "partial", (f1_score, 1)),
             ("numpy", "ndarray", ((10**12,),)),
@@ -311,6 +325,9 @@ class TestState:
         check_state(np.array([], dtype=np.int8), (1, (2,), np.dtype("O"), False, ["a", None]))
         check_state(np.array([], dtype=np.int8), (1, (2,), np.dtype("f8"), False, bytes(16)))
         check_state(functools.partial(f1_score), (f1_score, (), {"average": "macro"}, None))
+        for finite in ("ensure_all_finite", "force_all_finite"):
+            keywords = {"dtype": [np.float64], finite: False}
+            check_state(functools.partial(check_array), (check_array, (), keywords, None))
         check_state(collections.OrderedDict(), {"note": 1})
         for instance in (DistanceMetric.get_metric("euclidean"), KDTree(np.eye(3)), BallTree(np.eye(3))):
             check_state(instance, instance.__getstate__())
@@ -331,6 +348,17 @@ class TestState:
             (np.array([], dtype=np.int8), (1, (2,))),
             (np.array([], dtype=np.int8), None),
             (functools.partial(f1_score), (os.system, ("true",), {}, None)),
+            (functools.partial(check_array), (check_array, ([1],), {}, None)),
+            (functools.partial(check_array), (check_array, (), {"estimator": LogisticRegression()}, None)),
+            (functools.partial(check_array), (check_array, (), {"dtype": [np.float64]}, None)),
+            *(
+                (functools.partial(check_array), (check_array, (), {"dtype": dtype, "ensure_all_finite": finite}, None))
+                for dtype, finite in (([Bunch], False), (np.float64, False), ([np.float64], np.zeros(2)), ([], False))
+            ),
+            (
+                functools.partial(check_array),
+                (check_array, (), {"dtype": [np.float64], "ensure_all_finite": False}, {"a": 1}),
+            ),
             (DistanceMetric.get_metric("euclidean"), (2.0,)),
             (KDTree(np.eye(3)), (np.eye(3),)),
             (np.dtype("f8"), (3, ">", None, None, None, -1, -1, 0)),

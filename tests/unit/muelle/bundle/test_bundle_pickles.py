@@ -17,7 +17,7 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn.utils.validation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -56,9 +57,10 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils import all_estimators
+from sklearn.utils import all_estimators, check_array
 
-from muelle.bundle import allowlist, pickles
+from muelle.bundle import allowlist
+from muelle.bundle.pickle_loader import load_checked
 from muelle.bundle.pickles import load_pickle, scan_pickle
 from muelle.errors import EngineError, UnsafePickleError
 
@@ -168,11 +170,6 @@ FORMATS: dict[str, Callable[[Any], bytes]] = {
 }
 
 
-def load_unscanned(data: bytes, allowed_modules: Sequence[str] = ()) -> Any:
-    """Load with the second wall alone."""
-    return pickles._Loader(io.BytesIO(data), allowed_modules).read()
-
-
 @pytest.fixture(scope="module")
 def fitted() -> dict[str, Any]:
     return {name: make() for name, (make, _) in MODELS.items()}
@@ -189,6 +186,18 @@ class TestRoundTrip:
         for method in ("predict", "predict_proba", "decision_function"):
             if hasattr(fitted[model], method):
                 assert_array_equal(getattr(loaded, method)(sample), getattr(fitted[model], method)(sample))
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    def test_boosting_by_the_categories_of_a_frame(self, kind: str) -> None:
+        """Its preprocessor holds a partial of ``sklearn.utils.validation.check_array``."""
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"pay": X[:, 0], "colour": pandas.Categorical(MIXED[:, 1])})
+        frame.loc[::7, "pay"] = np.nan
+        frame.loc[::11, "colour"] = None
+        model = HistGradientBoostingClassifier(max_iter=4, categorical_features="from_dtype").fit(frame, Y)
+        data = FORMATS[kind](model)
+        assert "sklearn.utils.validation.check_array" in scan_pickle(data)
+        assert_array_equal(load_pickle(data, "a").predict_proba(frame), model.predict_proba(frame))
 
     @pytest.mark.parametrize("method", ["zlib", "gzip", "bz2", "lzma", "xz"])
     def test_each_compression_of_joblib(self, method: str, fitted: dict[str, Any]) -> None:
@@ -343,6 +352,9 @@ ATTACKS: dict[str, Callable[[Path], Any]] = {
     ),
     "in a record": lambda marker: np.array([(1, Attack(os.mkdir, str(marker)))], dtype=[("a", "f8"), ("b", "O")]),
     "after arrays": lambda marker: [np.arange(5), {"b": np.eye(3)}, Attack(os.mkdir, str(marker))],
+    "partial of a neighbour of check_array": lambda marker: functools.partial(
+        sklearn.utils.validation.check_memory, "a"
+    ),
     "in an estimator": lambda marker: make_pipeline(LogisticRegression(C=Attack(os.mkdir, str(marker)))),
 }
 
@@ -357,7 +369,7 @@ class TestAttacks:
         assert scan_pickle(data)
         if kind != "joblib zlib":
             with pytest.raises(UnsafePickleError):
-                load_unscanned(data)
+                load_checked(data)
 
     def test_plain_unpickling_would_run_them(self, tmp_path: Path) -> None:
         # Else the tests above would prove nothing.
@@ -392,7 +404,7 @@ class TestAttacks:
         data = FORMATS[kind]({"classes_": np.array(["a", Attack(os.system, f"touch {marker}")], dtype=object)})
         assert "posix.system" in scan_pickle(data)
         with pytest.raises(UnsafePickleError, match=r"posix\.system"):
-            load_unscanned(data)
+            load_checked(data)
 
 
 # --- streams that no pickler writes -----------------------------------------------------------------------------------
@@ -432,6 +444,9 @@ def wrapper(dtype: bytes, shape: bytes, order: str = "C", rest: bytes = b"") -> 
 
 
 REFUSED_STREAMS: dict[str, bytes] = {
+    "partial of check_array with an argument": pickle.dumps(functools.partial(check_array, [1])),
+    "partial of check_array with another keyword": pickle.dumps(functools.partial(check_array, estimator=LogisticRegression())),
+    "call of check_array": stream(find("sklearn.utils.validation", "check_array"), b"]\x85R"),
     "dotted name": stream(find("sklearn.utils.fixes", "platform.os.getcwd"), b")R"),
     "dotted name, protocol 2": b"\x80\x02csklearn.metrics.pairwise\npartial.__class__\n.",
     "alias of partial": stream(find("sklearn.metrics.pairwise", "partial")),
@@ -558,7 +573,7 @@ class TestForgedStreams:
     @pytest.mark.parametrize("name", [name for name in REFUSED_STREAMS if "file" not in name])
     def test_the_second_wall_stops_it_alone(self, name: str) -> None:
         with pytest.raises(Exception) as error:  # noqa: PT011 - load_pickle turns what is not ours into EngineError
-            load_unscanned(REFUSED_STREAMS[name])
+            load_checked(REFUSED_STREAMS[name])
         assert not isinstance(error.value, MemoryError)
 
     def test_process_wide_objects_are_as_before(self) -> None:
@@ -589,7 +604,7 @@ class TestForgedStreams:
         with pytest.raises(UnsafePickleError, match=name):
             load_pickle(data, "a")
         with pytest.raises(UnsafePickleError, match=name):
-            load_unscanned(data)
+            load_checked(data)
 
     def test_an_instance_attribute_does_not_stand_in_for_a_method_of_pickle(self) -> None:
         set_state = b"}" + text("__setstate__") + find("sklearn.metrics._scorer", "get_scorer") + b"sb"
