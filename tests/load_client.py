@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import select
 import socket
 import threading
@@ -285,13 +286,13 @@ class RawClient:
             return False
         return True
 
-    def read_to_end(self) -> bytes:
-        """Return all that comes until the other end closes; nothing more after a reset."""
-        parts = []
+    def read_to_end(self, enough: float = math.inf) -> bytes:
+        """Return all that comes until the other end closes, or so many bytes; nothing more after a reset."""
+        data = bytearray()
         with contextlib.suppress(ConnectionError):
-            while data := self.socket.recv(65536):
-                parts.append(data)
-        return b"".join(parts)
+            while len(data) < enough and (part := self.socket.recv(65536)):
+                data += part
+        return bytes(data)
 
     def read_until(self, end: bytes) -> bytes:
         """Return what comes up to these bytes, which must come last for now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ class Predictor:
 
         Parameters
         ----------
-        rows : array-like of shape (n_samples, n_features), DataFrame, or sequence of lists or dicts
+        rows : array-like of shape (n_samples, n_features), DataFrame, sequence of dicts, or of str for a model of texts
             A DataFrame or dicts are matched by name.
 
         Returns
@@ -134,10 +134,16 @@ class Predictor:
             return self._from_frame(rows)
         if isinstance(rows, np.ndarray):
             return self._from_array(rows)
-        return rows_to_data(self.signature, list(rows), "rows")
+        plain = [_plain_row(row) for row in rows]
+        if self.signature.layout == "text":
+            plain = [[row] if isinstance(row, str) else row for row in plain]
+        return rows_to_data(self.signature, plain, "rows")
 
     def _from_frame(self, frame: Any) -> Data:
         names = [str(name) for name in frame.columns]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"the column {twice} stands there twice", code="duplicate_name", where="rows")
         if missing := [name for name in self.signature.names if name not in names]:
             raise InputError(f"missing {', '.join(missing)}", code="missing_feature", where="rows")
         if unknown := [name for name in names if name not in self.signature.names]:
@@ -162,9 +168,21 @@ class Predictor:
             raise wrong_count(self.signature, array.shape[1], "rows")
         if array.dtype.kind not in "fiu" or self.signature.layout != "matrix" or not len(array):
             return rows_to_data(self.signature, array.tolist(), "rows")
-        matrix = array.astype(NUMPY_DTYPES[self.signature.inputs[0].dtype], copy=False)
+        with np.errstate(over="ignore"):  # a number too large for float32 is seen next
+            matrix = array.astype(NUMPY_DTYPES[self.signature.inputs[0].dtype], copy=False)
         check_matrix(self.signature, matrix, "rows")
         return matrix
+
+
+def _plain_row(row: Any) -> Any:
+    """Return a row of an array-like, which may be a tuple or of numpy's scalars, as a JSON parser would."""
+    if isinstance(row, np.ndarray | np.generic):
+        return row.tolist()
+    if isinstance(row, list | tuple):
+        return [cell.item() if isinstance(cell, np.generic) else cell for cell in row]
+    if isinstance(row, Mapping):
+        return {name: cell.item() if isinstance(cell, np.generic) else cell for name, cell in row.items()}
+    return row
 
 
 def check_matrix(signature: Signature, matrix: Array, where: str) -> None:

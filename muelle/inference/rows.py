@@ -97,7 +97,9 @@ def values_to_column(feature: Feature, values: Sequence[Any], place: Any) -> Arr
     """
     types = set(map(type, values))
     easy = _EASY[feature.dtype]
-    if not (types <= easy or (feature.nullable and types <= easy | {type(None)})):
+    if feature.nullable and feature.dtype != "int64":  # beside a missing one integers become floats, which hold more
+        easy |= {type(None)}
+    if not types <= easy:
         values = _checked(feature, values, place)
     try:
         with np.errstate(over="ignore"):  # a float32 that overflows is seen below
@@ -228,8 +230,9 @@ def _is_finite(value: int | float, dtype: str) -> bool:
 
 def _check_categories(feature: Feature, values: Sequence[Any], place: Any) -> None:
     categories = feature.categories or ()
+    known = frozenset(categories)
     for row, value in enumerate(values):
         missing = value is None or (type(value) is float and math.isnan(value))
-        if not missing and value not in categories:
+        if not missing and value not in known:
             listed = ", ".join(shown(item) for item in categories[:20])
             raise InputError(f"expected one of {listed}, got {shown(value)}", code="unknown_category", where=place(row))

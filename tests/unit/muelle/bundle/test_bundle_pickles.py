@@ -445,7 +445,7 @@ def wrapper(dtype: bytes, shape: bytes, order: str = "C", rest: bytes = b"") -> 
 
 REFUSED_STREAMS: dict[str, bytes] = {
     "partial of check_array with an argument": pickle.dumps(functools.partial(check_array, [1])),
-    "partial of check_array with another keyword": pickle.dumps(functools.partial(check_array, estimator=LogisticRegression())),
+    "partial of check_array with another keyword": pickle.dumps(functools.partial(check_array, copy=True)),
     "call of check_array": stream(find("sklearn.utils.validation", "check_array"), b"]\x85R"),
     "dotted name": stream(find("sklearn.utils.fixes", "platform.os.getcwd"), b")R"),
     "dotted name, protocol 2": b"\x80\x02csklearn.metrics.pairwise\npartial.__class__\n.",
