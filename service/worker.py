@@ -20,7 +20,6 @@ from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service.failures import error_body
-from service.quick import Quickness, is_whole_and_small
 
 _NOTIFY_SECONDS: Final = 0.5
 #: How long a new connection may say nothing, at least: with no keep-alive it must still have the time to ask once.
@@ -56,18 +55,6 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
             super().close()
 
 
-class _Done:
-    """The future of what has been done already."""
-
-    def __init__(self, result: Any) -> None:
-        self.result = lambda: result
-
-    @staticmethod
-    def cancelled() -> bool:
-        """Return False: it has been done."""
-        return False
-
-
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """One worker process; see the module."""
 
@@ -80,7 +67,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._pressure: Any = None
         self._age_limit_seconds = 0.0
         self._notified = 0.0
-        self._quickness = Quickness()
 
     def load_wsgi(self) -> None:
         """Load the application and learn its limits."""
@@ -115,12 +101,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 listener.close()
 
     def enqueue_req(self, conn: Any) -> None:
-        """Answer a request at once when that is the quickest way, else hand its connection to the threads."""
+        """Hand a connection with a request to the threads."""
         self._pressure.requests += 1
-        if self._quickness.expected and is_whole_and_small(conn.sock):
-            self.finish_request(conn, _Done(self.handle(conn)))
-        else:
-            super().enqueue_req(conn)
+        super().enqueue_req(conn)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Take a connection back from the threads; runs in the main thread, as `enqueue_req` does."""
@@ -153,13 +136,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._end_lingering(self._lingering[0])
 
     def handle(self, conn: Any) -> Any:
-        """Work on one request, in a thread or in the main one."""
-        self._in_hand[conn] = started = time.monotonic()
+        """Work on one request, in a thread."""
+        self._in_hand[conn] = time.monotonic()
         try:
             return super().handle(conn)
         finally:
             self._in_hand.pop(conn, None)
-            self._quickness.add(time.monotonic() - started)
 
     def notify(self) -> None:
         """Tell the arbiter that this worker is well, at least once a second; not when a thread is stuck.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from service.settings import Settings
 
 def build() -> Flask:
     """Read the settings, start loading the models, and return the application."""
+    # What numpy and scikit-learn warn of while they predict becomes a log line; as plain text it would break the log.
+    logging.captureWarnings(True)
     settings = Settings.from_environ(os.environ)
     directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     metrics = Metrics(CollectorRegistry(), directory, ProcessGroup(directory, os.getppid()))

@@ -1,4 +1,4 @@
-"""What the lifecycle tests share: bundles of `operator_models`, and a look at /metrics that never lets a counter fall."""
+"""What the lifecycle tests share: bundles of `operator_models`, and looks at /metrics that forgive no fall."""
 
 from __future__ import annotations
 

@@ -72,23 +72,29 @@ def _unsuitable(estimator: Any, signature: Signature) -> str | None:
         return "rows of text or of mixed objects are served by the estimator itself"
     if any(feature.categories for feature in signature.inputs):
         return "categorical columns are served by the estimator itself"
+    if any(feature.dtype == "bool" and feature.nullable for feature in signature.inputs):
+        return "missing booleans, which ONNX can't express, are served by the estimator itself"
     if _refuses_unseen(estimator):
         return "an encoder with handle_unknown='error' refuses unseen categories, its ONNX form would not"
     return None
 
 
-def _refuses_unseen(value: Any, depth: int = 0) -> bool:
-    """Whether any encoder inside refuses categories that it never saw."""
-    if depth > 8:
-        return False
-    if getattr(value, "handle_unknown", None) == "error":
-        return True
-    if isinstance(value, list | tuple):
-        return any(_refuses_unseen(item, depth + 1) for item in value)
-    if isinstance(value, dict):
-        return any(_refuses_unseen(item, depth + 1) for item in value.values())
-    if hasattr(value, "get_params"):
-        return any(_refuses_unseen(item, depth + 1) for item in vars(value).values())
+def _refuses_unseen(estimator: Any) -> bool:
+    """Whether any encoder inside, however deep, refuses categories that it never saw."""
+    pending, seen = [estimator], set()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if getattr(value, "handle_unknown", None) == "error":
+            return True
+        if isinstance(value, list | tuple):
+            pending.extend(value)
+        elif isinstance(value, dict):
+            pending.extend(value.values())
+        elif hasattr(value, "get_params") and not isinstance(value, type):
+            pending.extend(vars(value).values())
     return False
 
 

@@ -116,7 +116,12 @@ class OnnxEngine:
         }
         inputs = self._session.get_inputs()
         self._matrix: str = inputs[0].name
-        dtypes = {"tensor(double)": np.float64, "tensor(float)": np.float32, "tensor(int64)": np.int64}
+        dtypes = {
+            "tensor(double)": np.float64,
+            "tensor(float)": np.float32,
+            "tensor(int64)": np.int64,
+            "tensor(bool)": np.bool_,
+        }
         self._dtypes = {item.name: np.dtype(dtypes.get(item.type, object)) for item in inputs}
         self._columns = dict(zip((item.name for item in inputs), signature.names, strict=False))
 

@@ -69,9 +69,11 @@ class Repository:
 
 
 def version_key(version: str) -> tuple[Any, ...]:
-    """Return a sort key in which 2 < 10 and 1.9 < 1.10, and numbers come before words."""
+    """Return a sort key in which 2 < 10, 1.9 < 1.10 and 1.0rc1 < 1.0 < 1.0.1; words come before numbers."""
     parts = re.findall(r"\d+|[^\d._-]+", version)
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+    keys = [(2, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+    # The end lies between a word and a number; versions that differ in separators only still have an order.
+    return (*keys, (1, 0, "")), version
 
 
 def _folders(path: Path) -> list[Path]:

@@ -120,11 +120,11 @@ def leftovers(path: Path) -> list[Path]:
 
 
 def test_a_kill_in_the_middle_of_bundling_leaves_whole_versions_only(tmp_path: Path) -> None:
-    """Twenty kills at random moments; after each the repository is right, and the next writer goes on."""
+    """A dozen kills at random moments; after each the repository is right, and the next writer goes on."""
     chance = random.Random(0)
     there: set[str] = set()
     with Killer(BUNDLING) as killer:
-        for _ in range(20):
+        for _ in range(12):
             promised = killer.kill_after(chance.uniform(0, 0.06), tmp_path)
             assert promised
             count = check_repository(tmp_path)

@@ -6,6 +6,7 @@ many, for probabilities, and by the Open Inference Protocol. Labels must be equa
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -302,8 +303,6 @@ def test_the_open_inference_protocol_answers_as_the_estimator_does(
 
 def test_numbers_take_the_fast_path_and_all_kinds_of_layout_were_met(server: Server, saved: Path) -> None:
     """What the tests above say would be little, were all models served in one and the same way."""
-    import json
-
     manifests = [json.loads((saved / name / "1" / "manifest.json").read_text()) for name in KINDS]
     assert {manifest["signature"]["layout"] for manifest in manifests} == {"matrix", "frame", "objects", "text"}
     engines = {model["engine"] for model in server.get("/").json["models"]}

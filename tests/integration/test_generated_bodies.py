@@ -49,7 +49,7 @@ SIMPLE: dict[str, list[Any]] = {
         {"input": [IRIS, IRIS]},
         {"features": [IRIS], "probabilities": True},
         {"features": dict(zip(NAMES, IRIS, strict=True))},
-        {"features": [IRIS] * 600},
+        {"features": [IRIS] * 450},
     ],
     "homes": [
         {"features": HOME},
@@ -173,7 +173,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         found.append((value, key))
-        # Of six hundred rows the first few say it all.
+        # Of hundreds of rows the first few say it all.
         if not (isinstance(value, list) and key > 3):
             found += places(item)
     return found

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from lifecycle import EIGHT, FOUR, LINEAR, OPERATOR, factor_bundle, scrape, total, wait_loads
-from load_client import Load, RawClient
+from load_client import Load
+from raw_client import RawClient
 from support import Server
 
 GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from lifecycle import EIGHT, FOUR, LINEAR, OPERATOR, Watch, factor_bundle, kill, scrape, total, wait_loads, wait_workers
-from load_client import Load, RawClient
+from load_client import Load
 from operator_models import STUCK
+from raw_client import RawClient
 from support import Server
 
 REQUESTS = "muelle_requests_total"

@@ -210,7 +210,7 @@ def test_rows_of_another_shape_are_refused(rows: Any, code: str, where: str) -> 
 
 
 def test_a_wrong_count_names_the_features_but_not_hundreds() -> None:
-    with pytest.raises(InputError, match="expected 2 features, got 3; in order: x0, x1$"):
+    with pytest.raises(InputError, match=r"expected 2 features, got 3; in order: x0, x1$"):
         rows_to_data(matrix(2), [[1, 2, 3]])
     with pytest.raises(InputError, match=r"expected 500 features, got 1; in order: x0, .*, x39, …$"):
         rows_to_data(matrix(500), [[1]])

@@ -145,7 +145,7 @@ def bodies(draw: st.DrawFn, width: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-@settings(PROPERTY, max_examples=400)
+@settings(PROPERTY, max_examples=250)
 @given(data=st.data())
 def test_short_cuts_and_the_careful_way_are_one(name: str, data: st.DataObject) -> None:
     signature = SIGNATURES[name]
@@ -162,7 +162,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(PROPERTY, max_examples=400)
+@settings(PROPERTY, max_examples=250)
 @given(document=json_values | json_values.map(lambda value: {"features": value}))
 def test_any_json_is_judged_as_the_careful_way_does(document: Any) -> None:
     body = json.dumps(document).encode()

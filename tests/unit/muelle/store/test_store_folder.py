@@ -93,8 +93,10 @@ def test_a_version_without_a_manifest_counts(models):
     ["1", "2", "10", "011", "100"],
     ["1.9", "1.10", "1.10.1", "2.0"],
     ["2024-01-31", "2024-02-01", "2024-10-01"],
-    ["1", "2", "beta", "final"],
+    ["beta", "final", "1", "2"],
     ["v1", "v2", "v10"],
+    ["1.0rc1", "1.0", "1.0.1", "1.1"],
+    ["1-0", "1.0"],
 ])  # fmt: skip
 def test_versions_are_ordered_as_people_count(ascending):
     mixed = list(ascending)
