@@ -76,6 +76,9 @@ class Hooks:
         The C library's exit is not gone through: ONNX Runtime, imported in the arbiter, started a thread there, which a
         fork doesn't copy, and its destructors hang or abort over it.
         """
+        if worker.pid != os.getpid():
+            # gunicorn calls this in the arbiter too, for a worker that it finds gone: the arbiter goes on.
+            return
         leaving = sys.exc_info()[1]
         try:
             app = getattr(worker, "wsgi", None)
@@ -84,7 +87,7 @@ class Hooks:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            status = leaving.code if isinstance(leaving, SystemExit) else 1
+            status = leaving.code or 0 if isinstance(leaving, SystemExit) else 1
             os._exit(status & 0xFF if isinstance(status, int) else 1)
 
     def child_exit(self, server: Any, worker: Any) -> None:

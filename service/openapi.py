@@ -48,8 +48,13 @@ def openapi_document(service: Service) -> dict[str, Any]:
         if model.predictor is None:
             continue
         key = re.sub(r"[^A-Za-z0-9._-]", "_", f"{model.name}-{model.version}")
+        while f"{key}.request" in schemas:
+            # a-1, version 2, and a, version 1-2.
+            key += "_"
         predictor = model.predictor
-        schemas[f"{key}.request"] = request_schema(predictor.signature, service.settings.max_rows)
+        schemas[f"{key}.request"] = request_schema(
+            predictor.signature, service.settings.max_rows, float32=_computes_in_float32(predictor)
+        )
         schemas[f"{key}.response"] = response_schema(predictor.signature)
         simple = {"post": _predict_operation(service, predictor, key)}
         infer = {"post": _infer_operation(service, predictor)}
@@ -74,9 +79,9 @@ def openapi_document(service: Service) -> dict[str, Any]:
     return document
 
 
-def request_schema(signature: Signature, max_rows: int) -> Schema:
-    """Return the schema of the simple API's request."""
-    cells = [feature_schema(feature) for feature in signature.inputs]
+def request_schema(signature: Signature, max_rows: int, *, float32: bool = False) -> Schema:
+    """Return the schema of the simple API's request; `float32` says that the model computes in it."""
+    cells = [feature_schema(feature, float32=float32) for feature in signature.inputs]
     row: Schema = {"type": "array", "minItems": len(cells), "maxItems": len(cells)}
     if all(cell == cells[0] for cell in cells):
         row |= {"items": cells[0], "description": f"In this order: {', '.join(signature.names)}"}
@@ -112,7 +117,7 @@ def response_schema(signature: Signature) -> Schema:
     return _object(properties, []) | {"oneOf": [{"required": [key]} for key in ("prediction", "predictions", "output")]}
 
 
-def feature_schema(feature: Feature) -> Schema:
+def feature_schema(feature: Feature, *, float32: bool = False) -> Schema:
     """Return the schema of one cell."""
     schema: Schema
     if feature.categories is not None:
@@ -124,11 +129,15 @@ def feature_schema(feature: Feature) -> Schema:
     elif feature.dtype == "int64":
         schema = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
     else:
-        limit = _FLOAT32_MAX if feature.dtype == "float32" else _FLOAT64_MAX
+        limit = _FLOAT32_MAX if float32 or feature.dtype == "float32" else _FLOAT64_MAX
         schema = {"type": "number", "minimum": -limit, "maximum": limit}
     if feature.nullable:
         schema["type"] = [schema["type"], "null"]
     return schema
+
+
+def _computes_in_float32(predictor: Predictor) -> bool:
+    return predictor.engine == "onnx" and predictor.manifest.onnx.input_dtype == "float32"
 
 
 def example_row(predictor: Predictor) -> list[Any]:
@@ -191,7 +200,7 @@ def _infer_operation(service: Service, predictor: Predictor) -> dict[str, Any]:
             "shape": {"const": shape},
             "data": {
                 "type": "array",
-                "items": feature_schema(feature),
+                "items": feature_schema(feature, float32=_computes_in_float32(predictor)),
                 "minItems": shape[-1],
                 "maxItems": shape[-1],
             },

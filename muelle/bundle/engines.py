@@ -128,8 +128,9 @@ class OnnxEngine:
     def run(self, data: Data, outputs: Sequence[str]) -> dict[str, Array]:
         """See `Engine.run`."""
         chosen = [self._outputs[name] for name in outputs]
+        feed = self._feed(data)
         try:
-            values = self._session.run([graph_name for _, graph_name in chosen], self._feed(data))
+            values = self._session.run([graph_name for _, graph_name in chosen], feed)
         except Exception as error:  # ONNX Runtime's errors have no common root
             raise EngineError(f"ONNX Runtime failed: {str(error)[:300]}") from error
         count = row_count(data)
@@ -143,15 +144,27 @@ class OnnxEngine:
 
     def _feed(self, data: Data) -> Mapping[str, Array]:
         if isinstance(data, np.ndarray):
-            return {self._matrix: data.astype(self._dtypes[self._matrix], copy=False)}
+            return {self._matrix: _cast(data, self._dtypes[self._matrix])}
         feed = {}
         for graph_name, name in self._columns.items():
             column = data[name]
             if self._dtypes[graph_name].kind == "O":
                 # ONNX has no missing string; the converter's imputers expect the empty one.
                 column = np.asarray(["" if value is None else value for value in column], dtype=object)
-            feed[graph_name] = column.astype(self._dtypes[graph_name], copy=False).reshape(-1, 1)
+            feed[graph_name] = _cast(column, self._dtypes[graph_name]).reshape(-1, 1)
         return feed
+
+
+def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Bring an array into a graph's dtype; what float32 can't hold is refused, as scikit-learn's trees refuse it."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if dtype == np.float32 and np.isinf(cast).any():
+        message = f"the model computes in float32, and a value is beyond {np.finfo(np.float32).max:.3g}"
+        raise InputError(message, code="rejected_by_estimator")
+    return cast
 
 
 def load_engine(name: str, data: bytes, signature: Signature, allowed_modules: Sequence[str] = ()) -> Engine:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -230,6 +231,22 @@ class TestOnnx:
         signature = Signature("matrix", linear.signature.inputs, (Output("predict", "float64", (-1, 4)),))
         with pytest.raises(EngineError, match=r"^predict: expected the shape \(40, 4\)"):
             OnnxEngine(linear.model, signature).run(linear.data, ["predict"])
+
+    @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # scikit-learn's own cast, before it refuses
+    def test_what_float32_cannot_hold_is_refused_as_scikit_learns_trees_refuse_it(self):
+        forest = Kind(RandomForestClassifier(100, random_state=42), *load_iris(return_X_y=True))
+        assert forest.report.input_dtype == "float32"
+        row = np.array([[1e39, 0, 0, 0]])
+        for engine in (EstimatorEngine("joblib", forest.estimator, forest.signature),
+                       OnnxEngine(forest.model, forest.signature)):  # fmt: skip
+            with pytest.raises(InputError) as caught:
+                engine.run(row, ["predict"])
+            assert caught.value.code == "rejected_by_estimator"
+
+    def test_float32_votes_add_up_to_no_more_than_one(self):
+        forest = Kind(RandomForestClassifier(100, random_state=0), X, LABELS)
+        answer = OnnxEngine(forest.model, forest.signature).run(forest.data, ["predict_proba"])["predict_proba"]
+        assert answer.max() == 1.0
 
 
 class TestLoading:

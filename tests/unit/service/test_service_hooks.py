@@ -1,0 +1,214 @@
+"""gunicorn's hooks: slots, who waits for whom before it listens, and whose folder it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import values
+
+from service.hooks import Hooks
+from service.settings import Settings
+
+# A process that makes hooks as gunicorn does, reads its configuration anew, forks, and ends.
+PROCESS = """
+import os, sys
+from service.hooks import Hooks
+from service.settings import Settings
+first = Hooks(Settings())
+again = Hooks(Settings())
+assert first.directory == again.directory
+pid = os.fork()
+if pid == 0:
+    sys.exit(0)
+os.waitpid(pid, 0)
+print(first.directory, first.directory.is_dir(), os.environ["PROMETHEUS_MULTIPROC_DIR"])
+sys.exit(1)
+"""
+
+# What happens in a worker, at the end of `Arbiter.spawn_worker`.
+LEAVING = """
+import atexit, os
+from types import SimpleNamespace
+from service.hooks import Hooks
+from service.settings import Settings
+hooks = Hooks(Settings())
+hooks._slot = 0
+atexit.register(print, "an exit handler")
+metrics = SimpleNamespace(close=lambda: print("counts carried over"))
+service = SimpleNamespace(metrics=metrics, access_log=None)
+worker = SimpleNamespace(pid=os.getpid(), wsgi=SimpleNamespace(extensions={"muelle": service}))
+try:
+    raise LEAVING
+finally:
+    hooks.worker_exit(None, worker)
+"""
+
+
+class Models:
+    """Models that load for as long as a test wants."""
+
+    def __init__(self) -> None:
+        self.loaded = threading.Event()
+        self.looks = 0
+
+    @property
+    def loading(self) -> bool:
+        self.looks += 1
+        return not self.loaded.is_set()
+
+    def wait(self) -> None:
+        assert self.loaded.wait(30)
+
+
+def make_worker(age: int) -> Any:
+    """Return what the hooks know of a gunicorn worker; its `notify` counts."""
+    notified: list[float] = []
+    app = SimpleNamespace(extensions={"muelle": SimpleNamespace(models=Models())})
+    return SimpleNamespace(age=age, wsgi=app, notified=notified, notify=lambda: notified.append(time.monotonic()))
+
+
+def run_process(code: str, temporary: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TMPDIR": str(temporary)} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def models_of(worker: Any) -> Models:
+    models: Models = worker.wsgi.extensions["muelle"].models
+    return models
+
+
+@pytest.fixture
+def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hooks:
+    # What they set for the whole process is put back at the end.
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "elsewhere")
+    return Hooks(Settings(metrics_dir=tmp_path / "metrics"))
+
+
+@pytest.fixture
+def server(hooks: Hooks) -> Any:
+    arbiter = SimpleNamespace(WORKERS={})
+    hooks.on_starting(arbiter)
+    return arbiter
+
+
+def fork(hooks: Hooks, server: Any, age: int) -> Any:
+    """Do what happens in the arbiter when a worker is forked."""
+    worker = make_worker(age)
+    hooks.pre_fork(server, worker)
+    server.WORKERS[1000 + age] = worker
+    return worker
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_each_worker_has_the_lowest_free_slot(hooks: Hooks, server: Any) -> None:
+    workers = [fork(hooks, server, age) for age in (1, 2, 3)]
+    assert [worker.slot for worker in workers] == [0, 1, 2]
+    del server.WORKERS[1002]
+    assert fork(hooks, server, 4).slot == 1
+
+
+def test_a_start_forgets_what_an_earlier_server_counted(hooks: Hooks) -> None:
+    hooks.directory.mkdir()
+    for name in ("counter_w0.db", "slot_0.txt"):
+        (hooks.directory / name).write_bytes(b"old")
+    hooks.on_starting(SimpleNamespace(WORKERS={}))
+    assert [path.name for path in hooks.directory.iterdir()] == ["slot_arbiter.txt"]
+
+
+def test_a_worker_claims_its_slot_and_the_arbiter_retires_it(hooks: Hooks, server: Any) -> None:
+    worker = fork(hooks, server, 1)
+    hooks.post_fork(server, worker)
+    assert (hooks.directory / "slot_0.txt").read_text().split()[0] == str(os.getpid())
+    gauge = hooks.directory / "gauge_livesum_w0.db"
+    counter = hooks.directory / "counter_w0.db"
+    gauge.touch()
+    counter.touch()
+    hooks.child_exit(server, worker)
+    assert (hooks.directory / "slot_0.txt").read_text().split()[0] == "0"
+    assert (gauge.exists(), counter.exists()) == (False, True)
+
+
+def test_the_first_worker_listens_at_once_and_tells_when_it_has_loaded(hooks: Hooks, server: Any) -> None:
+    worker = fork(hooks, server, 1)
+    hooks.post_worker_init(worker)
+    assert worker.first_loaded[0] == 0
+    models_of(worker).loaded.set()
+    until(lambda: worker.first_loaded[0] == 1)
+
+
+@pytest.mark.parametrize("order", ["first before second", "second before first"])
+def test_the_second_worker_waits_for_itself_and_for_the_first(order: str, hooks: Hooks, server: Any) -> None:
+    first, second = fork(hooks, server, 1), fork(hooks, server, 2)
+    hooks.post_worker_init(first)
+    waiting = threading.Thread(target=hooks.post_worker_init, args=[second], daemon=True)
+    waiting.start()
+    earlier, later = (first, second) if order == "first before second" else (second, first)
+    models_of(earlier).loaded.set()
+    looks = models_of(second).looks
+    until(lambda: models_of(second).looks > looks + 3)
+    assert waiting.is_alive()
+    models_of(later).loaded.set()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    # The arbiter was told all the time that it lives.
+    assert len(second.notified) >= 3
+
+
+def test_nobody_waits_for_a_first_worker_that_is_gone(hooks: Hooks, server: Any) -> None:
+    first, second = fork(hooks, server, 1), fork(hooks, server, 2)
+    hooks.post_fork(server, first)
+    hooks.child_exit(server, first)
+    models_of(second).loaded.set()
+    hooks.post_worker_init(second)
+    # Nor does a worker of another configuration, after a reload.
+    other = Hooks(Settings(metrics_dir=hooks.directory))
+    third = fork(other, server, 3)
+    models_of(third).loaded.set()
+    other.post_worker_init(third)
+
+
+@pytest.mark.parametrize(
+    ("leaving", "status"),
+    [("SystemExit()", 0), ("SystemExit(0)", 0), ("SystemExit(3)", 3), ("SystemExit('why')", 1), ("OSError('x')", 1)],
+)
+def test_a_worker_ends_with_its_status_and_past_all_exit_handlers(leaving: str, status: int, tmp_path: Path) -> None:
+    done = run_process(LEAVING.replace("LEAVING", leaving), tmp_path)
+    assert (done.returncode, done.stdout) == (status, "counts carried over\n"), done.stderr
+
+
+def test_the_arbiter_goes_on_when_a_worker_was_gone_before(hooks: Hooks, server: Any) -> None:
+    hooks.worker_exit(server, SimpleNamespace(pid=os.getpid() + 1))
+
+
+def test_a_temporary_folder_is_one_for_all_reloads_and_removed_at_the_end(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    done = run_process(PROCESS, tmp_path, PROMETHEUS_MULTIPROC_DIR=str(theirs))
+    assert done.returncode == 1, done.stderr
+    directory, existed, told = done.stdout.split()
+    assert Path(directory).parent == tmp_path
+    # The child that ended before left it alone.
+    assert (existed, told) == ("True", directory)
+    assert not Path(directory).exists()
+    assert theirs.is_dir()

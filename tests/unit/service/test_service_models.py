@@ -1,0 +1,158 @@
+"""Models: what a request's name and version mean, and that one bad bundle takes nothing from the others."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lifecycle import factor_bundle
+from prometheus_client import CollectorRegistry
+
+from muelle.errors import NotFoundError, NotReadyError
+from service.metrics import Metrics
+from service.models import Models
+from service.settings import Settings
+
+
+def models_of(folder: Path, registry: CollectorRegistry | None = None, **settings: Any) -> Models:
+    """Return models that have not begun to load."""
+    chosen = Settings(models=folder, allowed_modules=("operator_models",), **settings)
+    return Models(chosen, Metrics(registry or CollectorRegistry()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two versions of one model, and another model."""
+    for version in ("9", "10"):
+        factor_bundle(tmp_path / "models", name="a", version=version)
+    factor_bundle(tmp_path / "models", name="b")
+    return tmp_path / "models"
+
+
+def found(models: Models, name: str | None = None, version: str | None = None) -> tuple[str, str]:
+    served = models.get(name, version)
+    return served.name, served.version
+
+
+def test_the_newest_version_and_the_default_model_are_found(folder: Path) -> None:
+    models = models_of(folder, default_model="a")
+    models.load()
+    assert models.problems() == []
+    assert found(models, "a") == ("a", "10")
+    assert found(models, "a", "9") == ("a", "9")
+    assert found(models) == ("a", "10")
+    assert models.default is models.get("a", "10")
+    assert models.versions("a") == ["9", "10"]
+    assert models.versions("nobody") == []
+    assert [(m.name, m.version) for m in models.newest()] == [("a", "10"), ("b", "1")]
+    assert {reference for reference in models.references() if reference[0] != "b"} == {
+        (None, None),
+        ("a", None),
+        ("a", "9"),
+        ("a", "10"),
+    }
+    predictor = models.get("a", "9").ready_predictor()
+    assert predictor.predict([[4.0]]).tolist() == [8.0]
+
+
+def test_the_only_model_is_the_default(folder: Path) -> None:
+    shutil.rmtree(folder / "b")
+    models = models_of(folder)
+    models.load()
+    assert found(models) == ("a", "10")
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "message"),
+    [
+        (None, None, "several models are served (a, b): use /models/NAME/predict, or set MUELLE_DEFAULT_MODEL"),
+        ("c", None, "no model 'c'; there is a, b"),
+        ("c", "1", "no model 'c'; there is a, b"),
+        ("a", "11", "no version '11' of a; there is 9, 10"),
+        ("x" * 500, None, f"no model '{'x' * 63}'; there is a, b"),
+    ],
+)
+def test_what_is_not_there_is_said_with_what_there_is(
+    name: str | None, version: str | None, message: str, folder: Path
+) -> None:
+    models = models_of(folder)
+    models.load()
+    with pytest.raises(NotFoundError) as raised:
+        models.get(name, version)
+    assert str(raised.value) == message
+
+
+def test_before_it_is_known_what_there_is_nothing_is_not_found(folder: Path) -> None:
+    models = models_of(folder)
+    assert models.problems() == ["loading"]
+    assert (models.all(), models.newest(), models.default, models.references()) == ([], [], None, [])
+    with pytest.raises(NotReadyError, match=r"^loading$"):
+        models.get("a", None)
+    # Nothing was started, so there is nothing to wait for.
+    models.wait()
+    assert not models.loading
+
+
+def test_a_broken_bundle_keeps_its_reason_and_the_others_are_served(folder: Path) -> None:
+    (folder / "a" / "10" / "model.joblib").write_bytes(b"flipped")
+    registry = CollectorRegistry()
+    models = models_of(folder, registry)
+    models.load()
+    (problem,) = models.problems()
+    assert problem.startswith("a 10: ")
+    assert "model.joblib" in problem
+    broken = models.get("a", None)
+    assert (broken.state, broken.predictor) == ("failed", None)
+    with pytest.raises(NotReadyError) as raised:
+        broken.ready_predictor()
+    assert str(raised.value) == f"a 10 is not ready: {broken.reason}"
+    assert [models.get(*reference).state for reference in (("a", "9"), ("b", None))] == ["ready", "ready"]
+    failures = "muelle_model_load_failures_total"
+    assert registry.get_sample_value(failures, {"model": "a", "version": "10"}) == 1
+    assert registry.get_sample_value(failures, {"model": "a", "version": "9"}) == 0
+
+
+def test_a_bundle_under_another_name_is_not_served(folder: Path) -> None:
+    (folder / "b" / "1").rename(folder / "b" / "2")
+    models = models_of(folder)
+    models.load()
+    assert models.problems() == ["b 2: its manifest says it is b 1"]
+
+
+def test_a_module_that_is_not_allowed_is_a_reason(folder: Path) -> None:
+    models = Models(Settings(models=folder), Metrics(CollectorRegistry()))
+    models.load()
+    assert len(models.problems()) == 3
+    assert all("operator_models" in problem for problem in models.problems())
+
+
+def test_no_models_and_an_unknown_default_are_reasons(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, reason in {"empty": "holds no models", "nowhere": "no such folder of models"}.items():
+        models = models_of(tmp_path / path)
+        models.load()
+        (problem,) = models.problems()
+        assert str(tmp_path / path) in problem
+        assert reason in problem
+        with pytest.raises(NotReadyError, match=reason):
+            models.get(None, None)
+    models = models_of(folder, default_model="c")
+    models.load()
+    assert models.problems() == ["MUELLE_DEFAULT_MODEL: no model 'c'; there is a, b"]
+    assert found(models, "a") == ("a", "10")
+
+
+def test_it_loads_in_the_background(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    factor_bundle(tmp_path / "models", name="slow", load_gate=str(gate))
+    gate.unlink()
+    models = models_of(tmp_path / "models")
+    models.start_loading()
+    assert models.loading
+    gate.touch()
+    models.wait()
+    assert not models.loading
+    assert models.problems() == []
