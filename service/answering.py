@@ -104,9 +104,8 @@ def _admit(
     exchange = exchange_of(environ)
     exchange.protocol = protocol
     authorise(service, environ)
-    # The oldest waiting request is turned away: those behind it have not waited as long, and will be in time.
-    if service.pressure.requests > service.settings.max_concurrency:
+    if service.pressure.turned_away:
         service.metrics.shed("concurrency")
-        raise OverloadedError(f"more than {service.settings.max_concurrency} requests are waiting; try again later")
+        raise OverloadedError(f"{service.settings.max_concurrency} requests are in hand or waiting; try again later")
     exchange.model = served = service.models.get(name, version)
     return exchange, served

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flask import Flask
 from flask.sessions import SessionInterface, SessionMixin
@@ -14,15 +14,9 @@ from service.lane import FastLane
 from service.logs import AccessLog
 from service.metrics import Metrics
 from service.models import Models
+from service.pressure import Pressure
 from service.routes import health, metrics_page, oip, openapi, predictions, status
 from service.settings import Settings
-
-
-@dataclass
-class Pressure:
-    """How many requests this worker has in hand or waiting; the gunicorn worker keeps it."""
-
-    requests: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Service:
     metrics: Metrics
     keys: ApiKeys | None
     access_log: AccessLog | None
-    pressure: Pressure = field(default_factory=Pressure)
+    pressure: Pressure
 
 
 class _NoSession(SessionInterface):
@@ -71,7 +65,7 @@ def create_app(settings: Settings, models: Models, metrics: Metrics) -> Flask:
     """
     keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
     access_log = AccessLog() if settings.access_log else None
-    service = Service(settings, models, metrics, keys, access_log)
+    service = Service(settings, models, metrics, keys, access_log, Pressure(settings.max_concurrency))
     app = Flask("muelle", static_folder=None)
     app.session_interface = _NoSession()
     app.extensions["muelle"] = service

@@ -46,6 +46,8 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(worker.cfg, client, address, server)
         self._worker = worker
         self.drained = 0
+        # Whether the request that it has just brought was let in.
+        self.let_in = False
 
     def close(self, graceful: bool = False) -> None:
         """Close; gracefully, as RFC 9112 section 9.6 wants it: our end first, then wait for the client's."""
@@ -102,12 +104,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection with a request to the threads."""
-        self._pressure.requests += 1
+        conn.let_in = self._pressure.let_in()
         super().enqueue_req(conn)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Take a connection back from the threads; runs in the main thread, as `enqueue_req` does."""
-        self._pressure.requests -= 1
+        if conn.let_in:
+            self._pressure.let_out()
         super().finish_request(conn, fs)
 
     def linger(self, connection: Connection) -> None:
@@ -138,6 +141,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle(self, conn: Any) -> Any:
         """Work on one request, in a thread."""
         self._in_hand[conn] = time.monotonic()
+        self._pressure.begin(conn.let_in)
         try:
             return super().handle(conn)
         finally:

@@ -31,17 +31,18 @@ def test_too_many_requests_are_shed_and_counted_and_probes_are_not(repository: P
         server.wait_ready()
         with Load(server.port, "/predict", rows, new=8, kept=8, pause_seconds=0.0) as load:
             load.wait_failed(50)
-            for _ in range(5):
+            for _ in range(3):
                 assert server.get("/livez").status == 200
                 assert server.get("/readyz").status == 200
-            load.wait_ok(20)
+            # Callers that come back at once keep it as full as can be; those that it lets in are answered.
+            load.wait_ok(40)
             tally = load.stop()
         assert tally.failures.keys() == {"status 503"}
         shed = [outcome for outcome in tally.outcomes if outcome.status == 503]
         for outcome in shed:
             assert outcome.headers["retry-after"] == "1"
             assert json.loads(outcome.body) == {
-                "error": "more than 4 requests are waiting; try again later",
+                "error": "4 requests are in hand or waiting; try again later",
                 "code": "overloaded",
             }
         found = scrape(server)

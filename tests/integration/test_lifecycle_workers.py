@@ -42,7 +42,7 @@ def test_a_killed_worker_costs_only_the_requests_in_its_hands(repository: Path, 
         server.wait_for(lambda: total(scrape(server), "muelle_requests_in_progress") == 0, "idle")
         # What the killed ones had counted in their last half second is lost; nothing is counted twice.
         counted = total(scrape(server), REQUESTS, model="linear", code="200")
-        assert tally.ok / 2 < counted <= tally.ok + len(failed)
+        assert 0 < counted <= tally.ok + len(failed)
 
 
 def test_recycled_workers_fail_nobody_and_count_everything(repository: Path, tmp_path: Path) -> None:

@@ -131,10 +131,11 @@ def test_a_request_id_comes_back_and_no_other_text_does(app: App) -> None:
 
 
 def test_too_many_waiting_requests_are_shed_and_probes_are_not(make: Callable[..., App]) -> None:
-    shedding = make(default_model="iris", max_concurrency=2)
-    shedding.service.pressure.requests = 2
+    shedding = make(default_model="iris", max_concurrency=1)
+    pressure = shedding.service.pressure
+    pressure.begin(pressure.let_in())
     assert shedding.post("/predict", ROW).status_code == 200
-    shedding.service.pressure.requests = 3
+    pressure.begin(pressure.let_in())
     for path in ("/predict", "/models/iris/predict", "/models/rose/predict"):
         answer = shedding.post(path, ROW)
         assert (answer.status_code, answer.get_json()["code"], answer.headers["Retry-After"]) == (
@@ -147,7 +148,8 @@ def test_too_many_waiting_requests_are_shed_and_probes_are_not(make: Callable[..
     for path in ("/livez", "/readyz", "/metrics", "/", "/v2", "/v2/health/live", "/v2/health/ready", "/openapi.json"):
         assert shedding.client.get(path).status_code == 200
     assert shedding.registry.get_sample_value("muelle_shed_total", {"reason": "concurrency"}) == 4
-    shedding.service.pressure.requests = 0
+    pressure.let_out()
+    pressure.begin(pressure.let_in())
     assert shedding.post("/predict", ROW).status_code == 200
 
 

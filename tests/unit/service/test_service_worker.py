@@ -122,6 +122,16 @@ def test_what_is_handed_to_the_threads_is_counted_until_it_comes_back(bench: Ben
     assert bench.worker._in_hand == {}
 
 
+def test_what_comes_when_it_is_full_is_handed_on_as_surplus(bench: Bench) -> None:
+    bench.pressure.requests = 64
+    client = bench.client(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+    probe = bench.client(GET)
+    bench.turn_until(lambda: len(bench.worker.keepalived_conns) == 2)
+    assert client.recv(4096).startswith(b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\n")
+    assert probe.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert bench.pressure.requests == 64
+
+
 def test_a_finished_connection_waits_for_its_client_in_the_poller(bench: Bench) -> None:
     client = bench.client(GET[:-2] + b"Connection: close\r\n\r\n")
     bench.turn_until(lambda: bench.worker._lingering)
