@@ -85,11 +85,6 @@ def log_config(level: str) -> dict[str, Any]:
     }
 
 
-def configure(level: str) -> None:
-    """Set up logging of a process that gunicorn doesn't set up: the command line, tests."""
-    logging.config.dictConfig(log_config(level))
-
-
 class GunicornLogger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's logger without its access log.
 

@@ -51,7 +51,7 @@ UNKNOWN: Final = "unknown"
 FLUSH_SECONDS: Final = 0.5
 _OPENMETRICS: Final = "application/openmetrics-text"
 
-ShedReason = Literal["concurrency", "timeout", "stopping"]
+ShedReason = Literal["concurrency"]
 
 
 class _Bins:

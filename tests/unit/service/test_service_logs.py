@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
+import logging.config
 import os
 import re
 import subprocess
@@ -78,7 +78,7 @@ def test_what_is_no_utf8_is_escaped() -> None:
 
 def test_gunicorn_logs_json_to_standard_error_and_no_access_lines() -> None:
     script = """
-import logging
+import logging.config
 from gunicorn.config import Config
 from service.logs import GunicornLogger, log_config
 config = Config()
@@ -107,9 +107,9 @@ log.error("once")
 def test_the_level_is_taken_over() -> None:
     assert log_config("debug")["root"]["level"] == "DEBUG"
     script = """
-import logging
-from service.logs import configure
-configure("error")
+import logging.config
+from service.logs import log_config
+logging.config.dictConfig(log_config("error"))
 logging.getLogger("a").warning("w")
 logging.error("e")
 """

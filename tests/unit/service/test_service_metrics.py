@@ -135,7 +135,7 @@ def test_all_series_of_a_model_exist_at_zero() -> None:
         "model_load_failures_total",
     ):
         assert found[f"muelle_{name} model=iris version=1"] == 0
-    for reason in ("concurrency", "timeout", "stopping"):
+    for reason in ("concurrency",):
         assert found[f"muelle_shed_total reason={reason}"] == 0
 
 
