@@ -36,7 +36,7 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew into requirements/*.txt
 	@for extra in serve all dev; do \
 	  set -- --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet; \
 	  case $$extra in \
-	    serve) $(BIN)/uv pip compile "$$@" pyproject.toml -o requirements/serve.txt ;; \
+	    serve) $(BIN)/uv pip compile "$$@" --extra store pyproject.toml -o requirements/serve.txt ;; \
 	    all) $(BIN)/uv pip compile "$$@" -c requirements/serve.txt --extra all pyproject.toml -o requirements/all.txt ;; \
 	    dev) $(BIN)/uv pip compile "$$@" -c requirements/all.txt --extra dev pyproject.toml -o requirements/dev.txt ;; \
 	  esac; \
