@@ -20,6 +20,8 @@ from muelle.bundle.data import Array, Data, columns, missing_mask
 from muelle.bundle.signature import NUMBERS, Scalar, Signature
 from muelle.errors import ManifestError
 
+#: The entry beside the predictions for how sure a classifier was.
+CONFIDENCE: Final = "confidence"
 _TOP: Final = 15
 _DECILES: Final = np.arange(0.1, 0.95, 0.1)
 
@@ -65,7 +67,8 @@ class Profile:
     rows : int
         How many reference rows there were.
     inputs, predictions : mapping
-        Feature name, or output column (``predict``, or ``predict[1]`` of several), to its distribution.
+        Feature name, or output column (``predict``, or ``predict[1]`` of several), to its distribution. A classifier
+        with probabilities also has ``confidence``, the largest probability of a row.
     """
 
     rows: int
@@ -92,7 +95,7 @@ class Profile:
         )
 
 
-def build_profile(signature: Signature, data: Data, predictions: Array) -> Profile:
+def build_profile(signature: Signature, data: Data, predictions: Array, probabilities: Array | None = None) -> Profile:
     """Return the profile of reference rows and of the predictions for them.
 
     Parameters
@@ -103,6 +106,8 @@ def build_profile(signature: Signature, data: Data, predictions: Array) -> Profi
         The reference rows.
     predictions : array of shape (n_samples,) or (n_samples, k)
         What ``predict`` answered for them.
+    probabilities : array of shape (n_samples, n_classes) float64, optional
+        What ``predict_proba`` answered; a row's largest is its confidence.
     """
     kinds = {feature.name: feature.dtype in NUMBERS and not feature.categories for feature in signature.inputs}
     inputs = {name: _profile(column, numeric=kinds[name]) for name, column in columns(signature, data).items()}
@@ -113,7 +118,8 @@ def build_profile(signature: Signature, data: Data, predictions: Array) -> Profi
     return Profile(
         rows=len(predictions),
         inputs=inputs,
-        predictions={name: _profile(column, numeric=numeric) for name, column in answers.items()},
+        predictions={name: _profile(column, numeric=numeric) for name, column in answers.items()}
+        | ({} if probabilities is None else {CONFIDENCE: _profile(probabilities.max(axis=1), numeric=True)}),
     )
 
 

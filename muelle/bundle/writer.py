@@ -118,7 +118,7 @@ def save(  # noqa: PLR0913  # one call for everything; all but two have defaults
     outputs, answers = infer_outputs(estimator, sample.native)
     signature = make_signature(sample, outputs)
     data = sample.data()
-    profile = build_profile(signature, data, answers["predict"])
+    profile = build_profile(signature, data, answers["predict"], answers.get("predict_proba"))
     held_data, held_answers = data, answers
     if X_holdout is not None:
         holdout = Sample(estimator, X_holdout, dtypes=dtypes, allow_missing=allow_missing)

@@ -167,3 +167,12 @@ def test_the_whole_document_is_checked():
         with pytest.raises(ManifestError) as caught:
             Profile.from_bytes(data)
         assert str(caught.value).startswith(message)
+
+
+def test_a_classifiers_confidence_is_profiled_as_the_largest_probability_of_each_row():
+    signature = Signature("matrix", (Feature("a", "float64"),), (Output("predict", "int64", (-1,)),))
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]])
+    profile = build_profile(signature, np.zeros((3, 1)), np.array([0, 1, 0]), probabilities)
+    confidence = profile.predictions["confidence"]
+    assert (confidence.minimum, confidence.maximum, sum(confidence.counts)) == (0.5, 0.9, 3)
+    assert Profile.from_bytes(profile.to_bytes()) == profile
