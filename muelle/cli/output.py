@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+from muelle.bundle.files import write_file
+from muelle.errors import MuelleError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,6 +76,24 @@ def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
 def note(message: str) -> None:
     """Print a line on standard error: something to know that is no error."""
     click.echo(printable(message), err=True)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page that was asked for, whole or not at all.
+
+    Raises
+    ------
+    MuelleError
+        When the file system refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_file(temporary, [page.encode()])
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MuelleError(f"{path}: can't be written: {error.strerror}") from error
+    note(f"wrote {path}")
 
 
 @contextlib.contextmanager
