@@ -11,6 +11,7 @@ import numpy as np
 from muelle.bundle.data import Array, Data, largest_error, row_count
 from muelle.bundle.engines import OnnxEngine
 from muelle.bundle.fold import fold_scaling
+from muelle.bundle.linear import note_linear_labels
 from muelle.bundle.manifest import OnnxReport
 from muelle.bundle.signature import NUMBERS, Signature
 
@@ -53,7 +54,7 @@ def convert(
     report = OnnxReport(kept=False, reason="the converter offers no graph")
     for input_dtype, types in _attempts(signature):
         try:
-            graphs, opset = _to_onnx(estimator, types)
+            graphs, opset = _to_onnx(estimator, types, signature)
             for model in graphs:
                 actual = OnnxEngine(model, signature).run(data, signature.output_names)
                 report = _compare(signature, answers, actual, input_dtype, opset)
@@ -127,7 +128,7 @@ def _attempts(signature: Signature) -> Iterator[tuple[str, list[tuple[str, Any]]
         )
 
 
-def _to_onnx(estimator: Any, types: list[tuple[str, Any]]) -> tuple[list[bytes], int]:
+def _to_onnx(estimator: Any, types: list[tuple[str, Any]], signature: Signature) -> tuple[list[bytes], int]:
     """Return the graphs to compare, the faster first, and their operator set's version."""
     import skl2onnx
 
@@ -140,8 +141,9 @@ def _to_onnx(estimator: Any, types: list[tuple[str, Any]]) -> tuple[list[bytes],
         model = skl2onnx.to_onnx(estimator, initial_types=types, options=options, target_opset=target)
     versions = {item.domain: item.version for item in model.opset_import}
     plain = model.SerializeToString()
-    folded = fold_scaling(model)
-    return [plain] if folded is None else [folded.SerializeToString(), plain], versions[""]
+    folded = fold_scaling(model) is not None
+    noted = note_linear_labels(model, len(signature.output("predict").classes or ()))
+    return [model.SerializeToString(), plain] if folded or noted else [plain], versions[""]
 
 
 def _compare(

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from muelle.bundle.data import Array, Data, missing_mask, normalise, row_count
+from muelle.bundle.linear import KEY, LinearLabels
 from muelle.bundle.manifest import ENGINE_FILES
 from muelle.bundle.signature import Signature
 from muelle.errors import EngineError, InputError
@@ -124,17 +125,25 @@ class OnnxEngine:
         }
         self._dtypes = {item.name: np.dtype(dtypes.get(item.type, object)) for item in inputs}
         self._columns = dict(zip((item.name for item in inputs), signature.names, strict=False))
+        note = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        self._labels = (
+            None if note is None else LinearLabels.read(note, len(signature.inputs), signature.output("predict"))
+        )
 
     def run(self, data: Data, outputs: Sequence[str]) -> dict[str, Array]:
         """See `Engine.run`."""
-        chosen = [self._outputs[name] for name in outputs]
+        answers: dict[str, Array] = {}
+        if self._labels is not None and "predict" in outputs and isinstance(data, np.ndarray):
+            answers["predict"] = self._labels(data)
+            if len(outputs) == 1:
+                return answers
+        chosen = [self._outputs[name] for name in outputs if name not in answers]
         feed = self._feed(data)
         try:
             values = self._session.run([graph_name for _, graph_name in chosen], feed)
         except Exception as error:  # ONNX Runtime's errors have no common root
             raise EngineError(f"ONNX Runtime failed: {str(error)[:300]}") from error
         count = row_count(data)
-        answers = {}
         for (output, _), value in zip(chosen, values, strict=True):
             if output.name == "predict_proba" and value.dtype == np.float32:
                 # The sum of a hundred votes in float32 can end a hair above one.

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -39,10 +39,7 @@ def file_sha256(path: Path) -> str:
 
 
 def publish(target: Path, contents: Mapping[str, bytes]) -> None:
-    """Make a new folder with these files appear at once, or not at all.
-
-    The files are written to a temporary folder beside `target` and fsynced, then the folder is renamed. A crash leaves
-    at most a temporary folder, which the next publication beside it removes once it is an hour old.
+    """Make a new folder with these files appear at once, or not at all; see `appearing`.
 
     Parameters
     ----------
@@ -58,6 +55,36 @@ def publish(target: Path, contents: Mapping[str, bytes]) -> None:
     BundleError
         When the file system refuses (full, read-only, …); nothing is left behind.
     """
+    with appearing(target) as temporary:
+        for name, data in contents.items():
+            write_file(temporary / name, [data])
+
+
+@contextlib.contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Give a folder to write files into, which becomes `target` at once when the block ends without an error.
+
+    It is a temporary folder beside `target`; whoever writes into it fsyncs the files, as `write_file` does, then the
+    folder is fsynced and renamed. A crash leaves at most a temporary folder, which the next publication beside it
+    removes once it is an hour old.
+
+    Parameters
+    ----------
+    target : Path
+        The folder to appear; its parent is made when missing.
+
+    Yields
+    ------
+    Path
+        The folder to write into.
+
+    Raises
+    ------
+    BundleExistsError
+        When `target` exists: a published folder is never changed.
+    BundleError
+        When the file system refuses (full, read-only, …); nothing is left behind.
+    """
     temporary = target.parent / f"{TEMPORARY_PREFIX}{target.name}-{secrets.token_hex(4)}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,8 +92,7 @@ def publish(target: Path, contents: Mapping[str, bytes]) -> None:
         if target.exists():
             raise BundleExistsError(f"{target} exists; a version is never overwritten, choose another")
         temporary.mkdir()
-        for name, data in contents.items():
-            _write(temporary / name, data)
+        yield temporary
         _sync_folder(temporary)
         _rename(temporary, target)
         _sync_folder(target.parent)
@@ -76,9 +102,11 @@ def publish(target: Path, contents: Mapping[str, bytes]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a new file and fsync it; raises OSError as the file system does."""
     with path.open("xb") as file:
-        file.write(data)
+        for chunk in chunks:
+            file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
 

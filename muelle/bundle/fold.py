@@ -39,7 +39,7 @@ def fold_scaling(model: Any) -> Any | None:
     scale: Array = np.ones(1)
     shift: Array = np.zeros(1)
     folded = []
-    while (node := _only_consumer(graph, name)) is not None and node.op_type in _AFFINE:
+    while (node := only_reader(graph, name)) is not None and node.op_type in _AFFINE:
         if node.input[0] != name or node.input[1] not in constants:
             return None
         value = constants[node.input[1]].astype(np.float64).reshape(-1)
@@ -49,7 +49,7 @@ def fold_scaling(model: Any) -> Any | None:
     if not folded or node is None or node.op_type != "MatMul" or node.input[1] not in constants:
         return None
     weights = constants[node.input[1]]
-    bias = _only_consumer(graph, node.output[0])
+    bias = only_reader(graph, node.output[0])
     if bias is None or bias.op_type != "Add" or bias.input[0] != node.output[0] or bias.input[1] not in constants:
         return None
     offset = constants[bias.input[1]]
@@ -76,7 +76,7 @@ def _compose(operator: str, scale: Array, shift: Array, value: Array) -> tuple[A
     return scale * value, shift * value
 
 
-def _only_consumer(graph: Any, name: str) -> Any | None:
+def only_reader(graph: Any, name: str) -> Any | None:
     """Return the one node that reads a value; None when none or several do, or when it is an output of the graph."""
     readers = [node for node in graph.node if name in node.input]
     return readers[0] if len(readers) == 1 and all(output.name != name for output in graph.output) else None

@@ -15,7 +15,6 @@ import simdjson
 
 from muelle.bundle.data import Array
 
-_QUOTE: Final = ord('"')
 _OPEN: Final = ord("[")
 
 # A parser's buffers are reused, and its documents die with the next parse: one a thread.
@@ -27,9 +26,8 @@ def large_matrix(body: bytes, width: int) -> tuple[str, Array] | None:
 
     Anything else, valid or not, gives None: the careful way then accepts it, or says what is wrong with it.
     """
-    codes = np.frombuffer(body, dtype=np.uint8)
-    # No strings, and no second key. numpy counts bytes five times faster than bytes.count().
-    if np.count_nonzero(codes == _QUOTE) != 2:
+    # No strings, and no second key: no third quotation mark. find() is ten times faster than any counting.
+    if body.find(b'"', body.find(b'"', body.find(b'"') + 1) + 1) != -1:
         return None
     try:
         parser = _local.parser
@@ -48,6 +46,8 @@ def large_matrix(body: bytes, width: int) -> tuple[str, Array] | None:
     finally:
         # The parser refuses to parse again while anything of its last document is alive.
         document = rows = None
-    if widths != {width} or np.count_nonzero(codes == _OPEN) != count + 1 or flat.size != count * width:
+    # numpy counts bytes five times faster than bytes.count().
+    lists = np.count_nonzero(np.frombuffer(body, dtype=np.uint8) == _OPEN)
+    if widths != {width} or lists != count + 1 or flat.size != count * width:
         return None
     return field, flat.reshape(count, width)

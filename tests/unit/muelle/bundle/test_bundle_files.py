@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from muelle.bundle import files
-from muelle.bundle.files import TEMPORARY_PREFIX, file_sha256, publish, sha256
+from muelle.bundle.files import TEMPORARY_PREFIX, appearing, file_sha256, publish, sha256, write_file
 from muelle.errors import BundleError, BundleExistsError
 
 ROOT = Path(__file__).parents[4]
@@ -83,21 +82,29 @@ def test_whatever_stands_there_is_left_alone(tmp_path, make):
     assert not list(tmp_path.glob(f"{TEMPORARY_PREFIX}*"))
 
 
-def test_a_writer_that_is_overtaken_after_its_check_leaves_the_winner_alone(tmp_path, monkeypatch):
+def test_a_writer_that_is_overtaken_after_its_check_leaves_the_winner_alone(tmp_path):
     target = tmp_path / "1"
-    write = files._write
 
-    def overtaken(path: Path, data: bytes) -> None:
-        if not target.exists():
+    def overtaken() -> None:
+        with appearing(target) as temporary:
+            write_file(temporary / "manifest.json", [b"lo", b"ser"])
             target.mkdir()
             (target / "manifest.json").write_bytes(b"winner")
-        write(path, data)
 
-    monkeypatch.setattr(files, "_write", overtaken)
     with pytest.raises(BundleExistsError):
-        publish(target, CONTENTS)
+        overtaken()
     assert content(target) == {"manifest.json": b"winner"}
     assert os.listdir(tmp_path) == ["1"]
+
+
+def test_an_error_while_files_are_written_leaves_nothing(tmp_path):
+    def broken() -> None:
+        with appearing(tmp_path / "1") as temporary:
+            write_file(temporary / "manifest.json", (bytes(1 // (3 - i)) for i in range(5)))
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_parent_that_is_a_file_is_a_bundle_error(tmp_path):
