@@ -8,22 +8,37 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PORT ?=
 MODELS ?= models
+# Charts whose README.md and values.schema.json are written from their values.yaml.
+CHARTS := charts/muelle
 
-.PHONY: help demo test lint typecheck bench lock clean
+.PHONY: help demo image test chart-test e2e sync lint typecheck bench lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.all ## Train the three examples, serve them, and show predictions (PORT=…)
 	@$(BIN)/muelle demo --repository $(MODELS) $(if $(PORT),--port $(PORT))
 
+image: ## Build muelle:VERSION and muelle:VERSION-slim with docker, podman or buildah, and print their sizes
+	@$(PYTHON) -m tools.image
+
 test: $(VENV)/.dev ## Run all tests: unit, integration with real servers, contract
 	@$(BIN)/python -m pytest
+
+chart-test: $(VENV)/.dev ## Test the chart alone, with the real helm and the cluster of the current kube context
+	@$(BIN)/python -m pytest tests/chart
+
+e2e: $(VENV)/.dev ## Test the chart, and everything on the cluster of the current kube context
+	@$(BIN)/python -m pytest tests/chart tests/e2e -v --durations=0 --durations-min=1
+
+sync: $(VENV)/.dev ## Write what is made from other files: the charts' tables of values and descriptions
+	@$(BIN)/python -m tools.chart_readme $(CHARTS)
 
 lint: $(VENV)/.dev ## Check format, style and who may import whom
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tools.chart_readme --check $(CHARTS)
 
 typecheck: $(VENV)/.dev ## Check types, strictly
 	@$(BIN)/mypy
