@@ -46,7 +46,7 @@ class _NoSession(SessionInterface):
         return None
 
 
-def create_app(settings: Settings, models: Models, metrics: Metrics) -> Flask:
+def create_app(settings: Settings, models: Models, metrics: Metrics, keys: ApiKeys | None = None) -> Flask:
     """Put the application together.
 
     Parameters
@@ -57,13 +57,16 @@ def create_app(settings: Settings, models: Models, metrics: Metrics) -> Flask:
         Loaded or still loading.
     metrics : Metrics
         Of this process.
+    keys : ApiKeys, optional
+        Those of the settings' file when it was read already.
 
     Raises
     ------
     SettingsError
         When the file of API keys can't be read.
     """
-    keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
+    if keys is None and settings.api_keys_file is not None:
+        keys = ApiKeys(settings.api_keys_file)
     access_log = AccessLog() if settings.access_log else None
     service = Service(settings, models, metrics, keys, access_log, Pressure(settings.max_concurrency))
     app = Flask("muelle", static_folder=None)

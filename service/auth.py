@@ -119,7 +119,7 @@ class ApiKeys:
         key = x_api_key or _bearer(authorization)
         if not key:
             raise MissingKeyError("expected a key as 'X-API-Key: KEY' or 'Authorization: Bearer KEY', got none")
-        self._look()
+        self.look()
         digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
         found: str | None = None
         # Every entry is compared, each in constant time, so that the time taken tells nothing about which came close.
@@ -130,7 +130,7 @@ class ApiKeys:
             raise WrongKeyError("the key that came is not a valid one")
         return found
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Read the file again when it has changed since the last look, a second ago or more."""
         if self._clock() - self._looked < _LOOK_SECONDS or not self._lock.acquire(blocking=False):
             return

@@ -11,4 +11,4 @@ def gunicorn_command() -> list[str]:
 
     ``-P``: a folder called ``service`` where the user happens to stand must not be taken for ours.
     """
-    return [sys.executable, "-P", "-m", "gunicorn", "-c", str(Path(__file__).with_name("gunicorn.conf.py"))]
+    return [sys.executable, "-P", "-m", "service.server", "-c", str(Path(__file__).with_name("gunicorn.conf.py"))]

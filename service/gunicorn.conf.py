@@ -8,7 +8,6 @@ import os
 import flask  # noqa: F401
 import numpy as np  # noqa: F401
 
-import service.wsgi  # noqa: F401
 from service.hooks import Hooks
 from service.logs import GunicornLogger, log_config
 from service.settings import Settings
@@ -21,7 +20,8 @@ importlib.import_module("onnxruntime")
 _settings = Settings.from_environ(os.environ)
 _hooks = Hooks(_settings)
 
-wsgi_app = "service.wsgi:build()"
+# What is served is made by service.server, gunicorn only insists on a name.
+wsgi_app = "service.wsgi:build"
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
 threads = _settings.threads

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import mmap
+import math
 import os
 import shutil
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from service.app import stop
+from service.board import SERVING, Board, State
 from service.metrics import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
 from service.models import Models
 from service.procfs import claim_slot
@@ -22,6 +24,8 @@ from service.settings import Settings
 
 #: How often a worker that loads before it listens looks whether it is done, and tells the arbiter that it lives.
 _PAUSE_SECONDS: Final = 0.02
+#: How long new connections wait for a worker that loads when all others have died; below what clients and probes wait.
+_PATIENCE_SECONDS: Final = 5.0
 
 
 class Hooks:
@@ -41,13 +45,16 @@ class Hooks:
     def on_starting(self, server: Any) -> None:
         """Begin with an empty folder."""
         prepare_directory(self.directory)
-        # Shared by the arbiter and all workers to come, over reloads too: not 0 when the very first worker has loaded.
-        server.first_loaded = mmap.mmap(-1, 1)
+        for path in self.directory.glob("selection-*.json"):
+            path.unlink(missing_ok=True)
 
     def pre_fork(self, server: Any, worker: Any) -> None:
-        """Choose the worker's slot."""
-        worker.first_loaded = server.first_loaded
-        worker.slot = lowest_free_slot(getattr(other, "slot", None) for other in server.WORKERS.values())
+        """Choose the worker's slot, and say whether it is the first: nobody else is there to answer."""
+        others = [other.slot for other in server.WORKERS.values()]
+        alone = not any(server.board[slot] in (State.FIRST, *SERVING) for slot in others)
+        worker.slot = lowest_free_slot(others)
+        worker.board = server.board
+        server.board[worker.slot] = State.FIRST if alone else State.LOADING
 
     def post_fork(self, server: Any, worker: Any) -> None:
         """Take the slot, in the worker, before it makes any metric."""
@@ -55,20 +62,24 @@ class Hooks:
         claim_slot(self.directory, worker.slot, os.getpid())
 
     def post_worker_init(self, worker: Any) -> None:
-        """Let every worker but the very first load before it listens.
+        """Let every worker but the first load before it listens.
 
-        The first one listens at once, so that probes are answered while it loads. Every later one, whether beside it,
-        in a dead one's place, or after a reload, would answer 503 in the midst of good answers if it listened too
-        early. For the same reason none of them listens before the first one has loaded.
+        The very first one listens at once, so that probes are answered while it loads; one that takes the place of the
+        last that served does so after a while, since connections that wait a little are better off than refused ones.
+        Every other one, whether beside it, in a dead one's place, or after a reload, would answer 503 in the midst of
+        good answers if it listened too early. For the same reason none of them listens before the first one has loaded.
         """
-        models = worker.wsgi.extensions["muelle"].models
-        if worker.age == 1:
-            arguments = (models, worker.first_loaded)
+        models, board, slot = worker.wsgi.extensions["muelle"].models, worker.board, worker.slot
+        if board[slot] == State.FIRST:
+            patience = 0.0 if worker.age == 1 else _PATIENCE_SECONDS
+            _wait(worker, lambda: models.loading, patience)
+            arguments = (models, board, slot)
             threading.Thread(target=_tell_when_loaded, args=arguments, name="first-loaded", daemon=True).start()
             return
-        while models.loading or not worker.first_loaded[0]:
-            worker.notify()
-            time.sleep(_PAUSE_SECONDS)
+        _wait(worker, lambda: models.loading)
+        # Before it waits again: the arbiter may have to tell the first one to stop, which loads forever.
+        board[slot] = State.LOADED
+        _wait(worker, lambda: board.any(State.FIRST))
 
     def worker_exit(self, server: Any, worker: Any) -> None:
         """Carry over the last counts and log lines, in the worker; it ends here.
@@ -93,9 +104,7 @@ class Hooks:
     def child_exit(self, server: Any, worker: Any) -> None:
         """Book a worker that has been reaped, in the arbiter."""
         mark_slot_dead(self.directory, worker.slot)
-        if worker.age == 1:
-            # Nobody needs to wait for it any more.
-            server.first_loaded[0] = 1
+        server.board[worker.slot] = State.FREE
 
 
 @cache
@@ -113,6 +122,19 @@ def _remove(folder: Path, pid: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell_when_loaded(models: Models, first_loaded: mmap.mmap) -> None:
+def _wait(worker: Any, condition: Callable[[], bool], seconds: float = math.inf) -> None:
+    """Wait until a condition no longer holds, or for so long; a worker that is told to stop meanwhile ends here.
+
+    It would else go on to take the connections that wait, only to have nothing to answer them with.
+    """
+    deadline = time.monotonic() + seconds
+    while condition() and time.monotonic() < deadline:
+        if not worker.alive:
+            sys.exit(0)
+        worker.notify()
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _tell_when_loaded(models: Models, board: Board, slot: int) -> None:
     models.wait()
-    first_loaded[0] = 1
+    board[slot] = State.LOADED

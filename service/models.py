@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from muelle.errors import MuelleError, NotFoundError, NotReadyError
 from muelle.inference import Predictor
-from muelle.store import Repository
 from service.metrics import Metrics, ModelMetrics
+from service.observations import ModelObservations, Observations
+from service.selection import Selection, Version, select
 from service.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -31,6 +34,8 @@ class ServedModel:
         Its children, labels resolved.
     reason : str
         Why it is not ready; empty when it is.
+    observations : ModelObservations, optional
+        What gathers the rows and answers for drift; None when that is switched off.
     """
 
     name: str
@@ -39,6 +44,7 @@ class ServedModel:
     state: State = "loading"
     reason: str = "loading"
     predictor: Predictor | None = None
+    observations: ModelObservations | None = None
 
     def ready_predictor(self) -> Predictor:
         """Return the predictor; raises `NotReadyError` with the reason when there is none."""
@@ -48,23 +54,27 @@ class ServedModel:
 
 
 class Models:
-    """All models of the repository.
+    """All models that are served.
 
     Parameters
     ----------
     settings : Settings
-        Which folder, engine, default model, allowed modules.
+        Which folder, models, default model, engine, allowed modules.
     metrics : Metrics
         Where loads are counted and each model's children are made.
+    find : callable, optional
+        Returns what is to be served; without it the repository is looked into.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, find: Callable[[], Selection] | None = None) -> None:
         self._settings = settings
+        self._find = find or partial(select, settings)
         self._metrics = metrics
+        self._observations = Observations(metrics) if settings.drift else None
         self._models: dict[str, dict[str, ServedModel]] = {}
         #: What a request may name: (model, version), either None for the default.
         self._table: dict[tuple[str | None, str | None], ServedModel] = {}
-        self._problem = "loading"
+        self._problems: tuple[str, ...] = ("loading",)
         self._thread: threading.Thread | None = None
 
     def start_loading(self) -> None:
@@ -85,20 +95,23 @@ class Models:
     def load(self) -> None:
         """Find and load everything; a version that fails keeps its reason, and the others are served."""
         try:
-            bundles = Repository(self._settings.models).bundles()
+            selection = self._find()
         except (MuelleError, OSError) as error:
-            self._problem = str(error)
+            self._problems = (str(error),)
             _log.error("no models: %s", error)
             return
-        for name, versions in bundles.items():
-            self._models[name] = {
-                version: ServedModel(name, version, self._metrics.for_model(name, version)) for version in versions
-            }
-        self._fill_table()
-        self._problem = self._general_problem()
-        for name, versions in bundles.items():
-            for version, path in versions.items():
-                self._load_one(self._models[name][version], path)
+        self._models = {
+            name: {version: ServedModel(name, version, self._metrics.for_model(name, version)) for version in versions}
+            for name, versions in selection.models.items()
+        }
+        # Whole at once: the fast lane learns its paths from the first table that it sees.
+        self._table = self._make_table(selection.default)
+        self._problems = selection.problems
+        for problem in selection.problems:
+            _log.error("not ready: %s", problem)
+        for name, versions in selection.models.items():
+            for version, found in versions.items():
+                self._load_one(self._models[name][version], found)
 
     def get(self, name: str | None, version: str | None) -> ServedModel:
         """Return what a request means; without a version the newest, without a name the default model.
@@ -114,7 +127,7 @@ class Models:
         if found is not None:
             return found
         if not self._models:
-            raise NotReadyError(self._problem)
+            raise NotReadyError("; ".join(self._problems))
         if name is None:
             known = ", ".join(self._models)
             raise NotFoundError(
@@ -147,36 +160,33 @@ class Models:
 
     def problems(self) -> list[str]:
         """Return why this process is not ready; empty when it is."""
-        if self._problem:
-            return [self._problem]
-        return [f"{model.name} {model.version}: {model.reason}" for model in self.all() if model.state != "ready"]
+        failed = [f"{model.name} {model.version}: {model.reason}" for model in self.all() if model.state != "ready"]
+        return [*self._problems, *failed]
 
-    def _fill_table(self) -> None:
+    def _make_table(self, default: str | None) -> dict[tuple[str | None, str | None], ServedModel]:
+        table: dict[tuple[str | None, str | None], ServedModel] = {}
         for name, versions in self._models.items():
             for version, model in versions.items():
-                self._table[name, version] = model
+                table[name, version] = model
             # Not the newest that works: silently serving an older one would hide a broken release.
-            self._table[name, None] = model
-        default = self._settings.default_model
-        if default is None and len(self._models) == 1:
-            default = next(iter(self._models))
-        if default in self._models:
-            self._table[None, None] = self._table[default, None]
+            table[name, None] = model
+        if default is not None:
+            table[None, None] = table[default, None]
+        return table
 
-    def _general_problem(self) -> str:
-        if not self._models:
-            return f"{self._settings.models} holds no models; make one with `muelle bundle` or `muelle train`"
-        wanted = self._settings.default_model
-        if wanted is not None and wanted not in self._models:
-            return f"MUELLE_DEFAULT_MODEL: no model {wanted!r}; there is {', '.join(self._models)}"
-        return ""
-
-    def _load_one(self, model: ServedModel, path: object) -> None:
+    def _load_one(self, model: ServedModel, version: Version) -> None:
         started = time.perf_counter()
         try:
+            if version.reason:
+                raise NotReadyError(version.reason)
             predictor = Predictor.load(
-                str(path), engine=self._settings.engine, allowed_modules=self._settings.allowed_modules
+                version.path, engine=self._settings.engine, allowed_modules=self._settings.allowed_modules
             )
+            if predictor.digest != version.digest:
+                raise NotReadyError(
+                    f"{version.path} has changed: expected {version.digest}, found {predictor.digest}; "
+                    "SIGHUP loads what is there now"
+                )
             found = (predictor.manifest.name, predictor.manifest.version)
             if found != (model.name, model.version):
                 raise NotReadyError(f"its manifest says it is {found[0]} {found[1]}")
@@ -192,6 +202,8 @@ class Models:
                 extra={"model": model.name, "version": model.version},
             )
             return
+        # Before it can answer, so that its first rows are counted.
+        model.observations = self._observe(model, predictor)
         model.predictor = predictor
         model.reason = ""
         model.state = "ready"
@@ -200,3 +212,13 @@ class Models:
         _log.info(
             "loaded with %s in %.3f s", predictor.engine, seconds, extra={"model": model.name, "version": model.version}
         )
+
+    def _observe(self, model: ServedModel, predictor: Predictor) -> ModelObservations | None:
+        if self._observations is None:
+            return None
+        try:
+            return self._observations.of(model.name, model.version, predictor.signature, predictor.profile)
+        except OSError as error:
+            # No room for its series in the metrics folder: it answers all the same.
+            _log.error("drift of %s %s is not counted: %s", model.name, model.version, error)
+            return None

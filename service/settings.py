@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, cast, get_args
 
+from muelle.bundle.manifest import NAME
 from muelle.errors import SettingsError
+from muelle.store import search_list
 
 T = TypeVar("T")
 
@@ -100,6 +103,16 @@ def _model_name(text: str) -> str:
     return text
 
 
+def _references(text: str) -> tuple[str, ...]:
+    """Read ``NAME`` and ``NAME@VERSION``; an empty text, which a template may leave, is none."""
+    found = [reference.strip() for reference in text.split(",")] if text.strip() else []
+    for reference in found:
+        name, at, version = reference.partition("@")
+        if NAME.fullmatch(name) is None or (at and NAME.fullmatch(version) is None):
+            raise ValueError
+    return tuple(dict.fromkeys(found))
+
+
 def _modules(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")]
     if not all(_MODULE.fullmatch(name) for name in names):
@@ -128,17 +141,27 @@ def _about(kind: _Kind[Any], why: str) -> dict[str, Any]:
 class Settings:
     """All settings of one server; `describe` lists them for people."""
 
-    models: Path = field(
-        default=Path("models"),
+    models: tuple[Path, ...] = field(
+        default=(Path("models"),),
         metadata=_about(
-            _PATH, "Folder of the bundles, NAME/VERSION in it; the default is where `muelle train` writes."
+            _Kind(f"folders, separated by {os.pathsep!r}", search_list),
+            "Folder of the bundles, NAME/VERSION in it; of several the first that exists, so that a mounted one hides "
+            "the image's own. The default is where `muelle train` writes.",
+        ),
+    )
+    serve: tuple[str, ...] = field(
+        default=(),
+        metadata=_about(
+            _Kind("NAME or NAME@VERSION, separated by commas", _references),
+            "Models, or versions of them, to serve, and no others; empty: all that there are.",
         ),
     )
     default_model: str | None = field(
         default=None,
         metadata=_about(
             _Kind("a model's name", _model_name),
-            "The model that answers where a request names none; unset: the only one there is.",
+            "The model that answers where a request names none; unset: the only one that is served, or the one that "
+            "the file default-model beside the models names.",
         ),
     )
     host: str = field(
@@ -217,7 +240,9 @@ class Settings:
     max_requests: int = field(
         default=0,
         metadata=_about(
-            _whole("requests", 0), "Requests after which a worker is replaced, against leaks in estimators; 0: never."
+            _whole("requests", 0),
+            "Requests after which a worker is replaced, against leaks in estimators; 0: never. "
+            "It serves until the next one has loaded, which takes memory for one more.",
         ),
     )
     max_requests_jitter: int = field(
@@ -237,6 +262,13 @@ class Settings:
     access_log: bool = field(
         default=True,
         metadata=_about(_Kind("true or false", _boolean), "One JSON line a request on standard output."),
+    )
+    drift: bool = field(
+        default=True,
+        metadata=_about(
+            _Kind("true or false", _boolean),
+            "Count features, predictions and confidence into the reference profile's bins, for drift; costs about 2 %.",
+        ),
     )
     metrics_dir: Path | None = field(
         default=None,
@@ -321,7 +353,8 @@ def describe() -> list[Description]:
         if isinstance(default, bool):
             shown = str(default).lower()
         elif isinstance(default, tuple):
-            shown = ",".join(default)
+            # Only the folders are paths.
+            shown = (os.pathsep if item.name == "models" else ",").join(map(str, default))
         else:
             shown = "" if default is None else str(default)
         lines.append(

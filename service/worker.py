@@ -2,31 +2,52 @@
 
 The threads only ever work on requests whose first bytes have come: a client that connects and says nothing waits in
 the poller, as does one that has its answer and is yet to close. A client that dribbles its body, or doesn't read its
-answer, is cut off when its request is too old. When the worker is told to stop, it takes what the kernel has already
-accepted for it, and closes its ears at once: whoever comes later is refused, not forgotten.
+answer, is cut off when its request is too old.
+
+When the worker is told to stop, it takes what the kernel has already accepted for it, and closes its ears: whoever
+comes later is refused, not forgotten. Connections that are kept alive are served on; every answer says that it is the
+last, so that the client opens its next connection elsewhere. Only who asks nothing for long is closed without a word.
 """
 
 from __future__ import annotations
 
 import secrets
+import select
+import signal
 import socket
+import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
+from itertools import takewhile
 from selectors import EVENT_READ
 from typing import Any, Final
 
 from gunicorn import util
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from service.board import Board, State
 from service.failures import error_body
 
+#: What tells a worker to stop. The arbiter blocks them while it forks: a new worker still has the arbiter's handlers,
+#: in which a signal would be lost.
+STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
 _NOTIFY_SECONDS: Final = 0.5
 #: How long a new connection may say nothing, at least: with no keep-alive it must still have the time to ask once.
 _FIRST_BYTES_SECONDS: Final = 5.0
 #: How long, and for how many more bytes, a client may leave its end of a finished connection open; as gunicorn has it.
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 65_536
+#: How long a worker that stops still accepts: connections that were half made when it was told to, and the arbiter kept
+#: new ones off, are complete by then, over the longest ways that there are on Earth.
+_LAST_ACCEPT_SECONDS: Final = 0.3
+#: How long, after the word to stop, a connection on which nobody asks anything is kept. Below the ten seconds after
+#: which `docker stop` kills, and above the time that a busy client lets pass between two requests.
+_LAST_WORD_SECONDS: Final = 8.0
+#: What is left of the graceful timeout at least, when connections are closed on which nobody asks anything.
+_MARGIN_SECONDS: Final = 2.0
 #: How long a thread may take to notice that its connection was cut, before it counts as stuck in the model.
 _NOTICE_SECONDS: Final = 2.0
 #: The statuses of requests that gunicorn's parser refuses, by the name of its error.
@@ -60,6 +81,8 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """One worker process; see the module."""
 
+    max_requests: int
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Connections whose request is in a thread, and since when.
@@ -69,6 +92,30 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._pressure: Any = None
         self._age_limit_seconds = 0.0
         self._notified = 0.0
+        # When it stops: until when it keeps connections on which nobody asks anything.
+        self._last_word: float | None = None
+        # The arbiter's notes of it; `service.hooks` fills them in before the fork.
+        self.slot = 0
+        self.board: Board | None = None
+        self.told_to_stop = False
+        # gunicorn's own way is to stop at once, and to be replaced after that.
+        self._worn_after = self.max_requests
+        self.max_requests = sys.maxsize
+
+    def init_process(self) -> None:
+        """Start, and run until the end. What keeps it from starting goes to the log; gunicorn would print it, too."""
+        try:
+            super().init_process()
+        except Exception:
+            if self.booted:
+                raise
+            self.log.exception("could not start")
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def init_signals(self) -> None:
+        """Listen to signals; what the arbiter has sent since the fork comes now."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def load_wsgi(self) -> None:
         """Load the application and learn its limits."""
@@ -96,8 +143,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         gunicorn would keep the socket open until the last request is done. What the kernel accepts meanwhile would
         never be looked at, and be reset when the last worker goes; on a closed one it is refused.
         """
-        super().set_accept_enabled(enabled)
-        if not enabled and not self.alive:
+        if enabled or self.alive:
+            super().set_accept_enabled(enabled)
+        elif self._last_word is None:
+            graceful = max(self.cfg.graceful_timeout - _MARGIN_SECONDS, self.cfg.graceful_timeout / 2)
+            self._last_word = time.monotonic() + min(_LAST_WORD_SECONDS, graceful)
+            self._take_what_is_on_its_way(time.monotonic() + min(_LAST_ACCEPT_SECONDS, graceful))
+            super().set_accept_enabled(False)
             self._drain_backlog()
             for listener in self.sockets:
                 listener.close()
@@ -112,6 +164,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if conn.let_in:
             self._pressure.let_out()
         super().finish_request(conn, fs)
+        if not self.alive and self.keepalived_conns and self.keepalived_conns[-1] is conn:
+            # It was promised to be kept before the word to stop came; gunicorn would keep it for two seconds.
+            conn.set_timeout()
+            conn.timeout = min(conn.timeout, self._last_word or conn.timeout)
 
     def linger(self, connection: Connection) -> None:
         """Close our end of a connection, and wait for the client's in the poller.
@@ -131,8 +187,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         connection.timeout = time.monotonic() + _LINGER_SECONDS
         self._lingering.append(connection)
 
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close connections on which nobody has asked anything for too long, or all; called at every turn."""
+        if not force:
+            self._look_again(self.keepalived_conns, self.on_client_socket_readable)
+        super().murder_keepalived(force)
+
     def murder_pending(self) -> None:
         """Close what has waited too long: for first bytes, or for the client's end; called at every turn."""
+        self._look_again(self.pending_conns, self.on_pending_socket_readable)
         super().murder_pending()
         now = time.monotonic()
         while self._lingering and self._lingering[0].timeout <= now:
@@ -165,6 +228,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 return
             if age > self._age_limit_seconds:
                 self._shut(connection, socket.SHUT_RDWR if age > 2 * self._age_limit_seconds else socket.SHUT_RD)
+        if self.nr >= self._worn_after and self.board is not None and self.board[self.slot] == State.LOADED:
+            self.log.info("%d requests answered, to be replaced", self.nr)
+            self.board[self.slot] = State.WORN
         super().notify()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
@@ -184,6 +250,26 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         except OSError:
             self.log.debug("the client had gone before its error answer")
 
+    def _take_what_is_on_its_way(self, until: float) -> None:
+        """Go on as ever for a moment, also at the limit of connections."""
+        super().set_accept_enabled(True)
+        while (left := until - time.monotonic()) > 0:
+            self.wait_for_and_dispatch_events(left)
+
+    def _look_again(self, connections: deque[Any], on_readable: Callable[[Any, socket.socket], None]) -> None:
+        """Take the requests that have come on connections that are about to be closed since the poller looked."""
+        now = time.monotonic()
+        if not connections or connections[0].timeout > now:
+            return
+        late = list(takewhile(lambda connection: connection.timeout <= now, connections))
+        poll = select.poll()
+        for connection in late:
+            poll.register(connection.sock, select.POLLIN)
+        readable = {descriptor for descriptor, _ in poll.poll(0)}
+        for connection in late:
+            if connection.sock.fileno() in readable:
+                on_readable(connection, connection.sock)
+
     def _drain_backlog(self) -> None:
         """Accept until nobody waits; bounded by what a backlog can hold."""
         for listener in self.sockets:
@@ -194,10 +280,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                     break
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Let nobody who says nothing hold up the end, neither on a kept connection nor on a new one."""
-        super()._cap_keepalive(deadline)
+        """Let nobody who says nothing hold up the end, neither on a kept connection nor on a new one.
+
+        gunicorn's deadline, two seconds, is too soon: who asks every few seconds would meet it more often than not.
+        """
+        last_word = deadline if self._last_word is None else self._last_word
+        super()._cap_keepalive(last_word)
         for connection in self.pending_conns:
-            connection.timeout = min(connection.timeout, deadline)
+            connection.timeout = min(connection.timeout, last_word)
 
     def _on_lingering_readable(self, connection: Connection, client: socket.socket) -> None:
         try:

@@ -33,6 +33,8 @@ class Outcome:
         Of the answer; None when none came.
     failure : str
         Name of the exception, or ``wrong answer``; empty when there is nothing to complain about but the status.
+    dropped : bool
+        Whether the client's kept connection was closed before, though no answer on it had said that it would be.
     """
 
     connected: float | None
@@ -41,6 +43,7 @@ class Outcome:
     failure: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    dropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Tally:
         )
 
     @property
+    def dropped(self) -> int:
+        """Kept connections that were closed without a word."""
+        return sum(outcome.dropped for outcome in self.outcomes)
+
+    @property
     def statuses(self) -> Counter[int]:
         """Answers by status."""
         return Counter(outcome.status for outcome in self.outcomes if outcome.status is not None)
@@ -94,13 +102,15 @@ class Client:
         self._kind = kind
         self._connection: http.client.HTTPConnection | None = None
         self._connected: float | None = None
+        self._dropped = False
 
     def send(self) -> Outcome:
         """Send one request."""
+        self._dropped = False
         try:
             connection = self._open()
         except OSError as error:
-            return Outcome(None, None, None, type(error).__name__)
+            return Outcome(None, None, None, type(error).__name__, dropped=self._dropped)
         sent = time.monotonic()
         try:
             connection.request("POST", self._path, self._body, {"Content-Type": "application/json"})
@@ -108,13 +118,14 @@ class Client:
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            return Outcome(self._connected, sent, None, type(error).__name__)
+            return Outcome(self._connected, sent, None, type(error).__name__, dropped=self._dropped)
         # http.client has closed its end when the answer said "Connection: close".
         if self._kind == "new" or connection.sock is None:
             self.close()
         headers = {name.lower(): value for name, value in response.getheaders()}
         wrong = response.status == 200 and self._expected and json.loads(body) not in self._expected
-        return Outcome(self._connected, sent, response.status, "wrong answer" if wrong else "", headers, body)
+        failure = "wrong answer" if wrong else ""
+        return Outcome(self._connected, sent, response.status, failure, headers, body, self._dropped)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -126,6 +137,7 @@ class Client:
         # As connection pools do: a kept connection that the server has closed meanwhile is not used again.
         if self._connection is not None and select.select([self._connection.sock], [], [], 0)[0]:
             self.close()
+            self._dropped = True
         if self._connection is None:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
             connection.connect()

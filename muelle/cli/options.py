@@ -13,8 +13,7 @@ import click
 
 from muelle.bundle.manifest import MANIFEST
 from muelle.errors import NotFoundError
-from muelle.store import Repository
-from muelle.store.folder import version_key
+from muelle.store import Repository, first_existing, search_list, version_key
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,7 +30,9 @@ def repository_option(command: F) -> F:
         show_default=True,
         envvar="MUELLE_MODELS",
         show_envvar=True,
-        help="Folder of all models: REPOSITORY/NAME/VERSION.",
+        callback=_chosen_folder,
+        help=f"Folder of all models: REPOSITORY/NAME/VERSION; of several, with {os.pathsep!r} between, the first "
+        "that exists.",
     )(command)
 
 
@@ -83,6 +84,15 @@ def _newest_inside(path: Path) -> Path:
         return path
     versions = [entry.parent for entry in path.glob(f"*/{MANIFEST}") if not entry.parent.name.startswith(".")]
     return max(versions, key=lambda folder: version_key(folder.name), default=path)
+
+
+def _chosen_folder(ctx: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Return what a search list means; where nothing is yet, a command that writes makes the first."""
+    try:
+        folders = search_list(str(value))
+    except ValueError:
+        raise click.BadParameter(f"expected folders with {os.pathsep!r} between, got {str(value)!r}") from None
+    return first_existing(folders) or folders[0]
 
 
 def _check_modules(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:

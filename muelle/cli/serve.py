@@ -11,6 +11,7 @@ import click
 
 from muelle.cli.options import ENGINES, allow_module_option
 from muelle.cli.output import note, print_table
+from muelle.store import first_existing
 from service.auth import ApiKeys
 from service.command import gunicorn_command
 from service.settings import Settings, describe
@@ -27,14 +28,20 @@ def _print_settings(ctx: click.Context, parameter: click.Parameter, value: bool)
 
 @click.command()
 @click.option(
-    "--models", type=click.Path(path_type=Path), help="Folder of all models, or one bundle.  [default: models]"
+    "--models",
+    metavar="PATH[:PATH...]",
+    help="Folder of all models, or one bundle; of several the first that exists.  [default: models]",
 )
 @click.option("--host", help="Address to listen on.  [default: 0.0.0.0]")
 @click.option("--port", type=int, help="Port to listen on.  [default: 8080]")
 @click.option("--workers", type=int, help="Worker processes.  [default: 2]")
 @click.option("--threads", type=int, help="Threads of a worker.  [default: 2]")
 @click.option("--engine", type=click.Choice(ENGINES), help="What runs the models.  [default: auto]")
-@click.option("--model", "default_model", help="Model that answers /predict.  [default: the only one]")
+@click.option(
+    "--model",
+    "default_model",
+    help="Model that answers /predict.  [default: the only one, or that in MODELS/default-model]",
+)
 @allow_module_option
 @click.option("--api-keys", "api_keys_file", type=click.Path(path_type=Path), help="File of API keys, see api-key.")
 @click.option("--log-level", help="debug, info, warning, error or critical.  [default: info]")
@@ -59,8 +66,10 @@ def serve(*, allowed_modules: tuple[str, ...], **flags: Any) -> None:
     settings = Settings.from_environ(environ)
     if settings.api_keys_file is not None:
         ApiKeys(settings.api_keys_file)
-    if not settings.models.is_dir():
-        note(f"{settings.models}: no such folder; `muelle train iris` makes one with a model in it")
+    folder = first_existing(settings.models)
+    if folder is None or not folder.is_dir():
+        named = ", ".join(map(str, settings.models if folder is None else [folder]))
+        note(f"{named}: no such folder; `muelle train iris` makes one with a model in it")
     command = gunicorn_command()
     sys.stdout.flush()
     os.execve(command[0], command, environ)  # noqa: S606  # no shell: the command is ours

@@ -1,14 +1,19 @@
-"""A repository in a folder: ``REPOSITORY/NAME/VERSION/manifest.json``."""
+"""A repository in a folder: ``REPOSITORY/NAME/VERSION/manifest.json``, and maybe ``REPOSITORY/default-model``."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from muelle.bundle.manifest import MANIFEST, NAME
-from muelle.errors import NotFoundError
+from muelle.errors import NotFoundError, SettingsError
+
+#: A text file beside the models: the name of the one that answers where a request names none.
+DEFAULT_MODEL: Final = "default-model"
+_DEFAULT_MODEL_LIMIT_BYTES: Final = 256
 
 
 class Repository:
@@ -25,6 +30,40 @@ class Repository:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+
+    @classmethod
+    def first_of(cls, folders: Sequence[Path]) -> Repository:
+        """Return the repository in the first of these folders that exists, also when it is empty.
+
+        Raises
+        ------
+        NotFoundError
+            When none of them exists.
+        """
+        found = first_existing(folders)
+        if found is None:
+            raise NotFoundError(f"{', '.join(map(str, folders))}: no such folder of models")
+        return cls(found)
+
+    def default_model(self) -> str | None:
+        """Return the name in the repository's file ``default-model``; None when there is no such file.
+
+        Raises
+        ------
+        SettingsError
+            When the file can't be read or holds something else than one name.
+        """
+        path = self.path / DEFAULT_MODEL
+        try:
+            with path.open("rb") as file:
+                text = file.read(_DEFAULT_MODEL_LIMIT_BYTES + 1).decode("utf-8", "replace").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise SettingsError(f"{path}: can't be read: {error.strerror}") from error
+        if NAME.fullmatch(text) is None:
+            raise SettingsError(f"{path}: expected a model's name, got {text[:63]!r}")
+        return text
 
     def bundles(self) -> dict[str, dict[str, Path]]:
         """Return each model's versions, oldest first, with their folders.
@@ -66,6 +105,28 @@ class Repository:
         if version not in versions:
             raise NotFoundError(f"no version {version!r} of {name}; there is {', '.join(versions)}")
         return versions[version]
+
+
+def search_list(text: str) -> tuple[Path, ...]:
+    """Return the folders in a search list such as ``/models:/opt/muelle/demo``; ValueError when one has no name."""
+    folders = text.split(os.pathsep)
+    if "\0" in text or not all(folder.strip() for folder in folders):
+        raise ValueError(text)
+    return tuple(Path(folder) for folder in folders)
+
+
+def first_existing(folders: Sequence[Path]) -> Path | None:
+    """Return the first of these that exists, whatever it is and whether or not it may be read."""
+    for folder in folders:
+        try:
+            folder.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            # It is there. Passing on to the next would hide what is wrong with it.
+            return folder
+        return folder
+    return None
 
 
 def version_key(version: str) -> tuple[Any, ...]:

@@ -41,7 +41,7 @@ def test_a_reload_serves_what_is_in_the_folder_now(tmp_path: Path) -> None:
             reload(server)
             load.wait_ok(50)
             tally = load.stop()
-        assert (tally.failures, tally.refused, watch.failures, watch.falls) == ({}, 0, [], [])
+        assert (tally.failures, tally.refused, tally.dropped, watch.failures, watch.falls) == ({}, 0, 0, [], [])
         assert server.post("/predict", FOUR).json == TWELVE
         assert server.post("/models/double/versions/9/predict", FOUR).json == EIGHT
         assert server.get("/v2/models/double").json["versions"] == ["9", "10"]

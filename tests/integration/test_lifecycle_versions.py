@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lifecycle import EIGHT, FOUR, OPERATOR, factor_bundle, wait_loads
+from lifecycle import EIGHT, FOUR, OPERATOR, factor_bundle, scrape, wait_loads
 from support import Server
 
 
@@ -60,6 +60,47 @@ def test_a_default_model_that_is_not_there_is_told(repository: Path, tmp_path: P
             "MUELLE_DEFAULT_MODEL: no model 'rose'; there is breast-cancer, iris, linear"
         ]
         assert server.post("/models/linear/predict", FOUR).status == 200
+
+
+def test_only_what_is_pinned_is_served_and_told_about(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    for version, factor in {"1": 2.0, "2": 3.0}.items():
+        factor_bundle(models, name="a", version=version, factor=factor)
+    factor_bundle(models, name="b")
+    (models / "default-model").write_text("b\n")
+    settings = OPERATOR | {
+        "MUELLE_MODELS": f"{tmp_path}/nowhere:{models}",
+        "MUELLE_SERVE": "a@1",
+        "MUELLE_WORKERS": "1",
+    }
+    with Server(models, tmp_path, settings) as server:
+        server.wait_ready()
+        for path in ("/predict", "/models/a/predict", "/models/a/versions/1/predict"):
+            assert server.post(path, FOUR).json == EIGHT
+        assert server.post("/v2/models/a/infer", oip_request()).json["model_version"] == "1"
+        for path in ("/models/a/versions/2/predict", "/models/b/predict", "/v2/models/b/infer"):
+            assert server.post(path, FOUR).status == 404
+        assert server.get("/v2/models/a").json["versions"] == ["1"]
+        status = server.get("/").json
+        assert status["model"] == {"name": "a", "version": "1"}
+        assert [(m["name"], m["version"]) for m in status["models"]] == [("a", "1")]
+        paths = [path for path in server.get("/openapi.json").json["paths"] if path.startswith(("/models", "/v2/mod"))]
+        assert len(paths) == 4
+        assert all("/a" in path and "/2" not in path for path in paths)
+        loaded = [dict(labels) for (name, labels) in scrape(server) if name == "muelle_model_info"]
+        assert [(labels["model"], labels["version"]) for labels in loaded] == [("a", "1")]
+        assert server.stop() == 0
+    with Server(models, tmp_path, settings | {"MUELLE_SERVE": "a@3,b"}) as server:
+        server.wait_for(lambda: "loading" not in str(server.get("/readyz").json["reasons"]), "a reason")
+        unready = server.get("/readyz")
+        assert (unready.status, unready.json["reasons"]) == (
+            503,
+            [f"a 3: named by MUELLE_SERVE, but not in {models}; there is a 1, 2"],
+        )
+        assert server.post("/models/a/predict", FOUR).status == 503
+        # b is served, and the default that the repository names.
+        assert server.post("/predict", FOUR).json == EIGHT
+        assert server.stop() == 0
 
 
 def test_a_folder_that_is_a_bundle_is_served(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_flags_become_variables(muelle, started, repository, tmp_path):
     assert result.exit_code == 0, result.output
     ((path, command, environ),) = started
     assert path == command[0] == sys.executable
-    assert command[1:4] == ["-P", "-m", "gunicorn"]
+    assert command[1:4] == ["-P", "-m", "service.server"]
     assert command[-1].endswith("gunicorn.conf.py")
     assert own(environ) == {
         "MUELLE_MODELS": str(repository),
@@ -78,6 +78,14 @@ def test_a_missing_folder_is_pointed_out(muelle, started, tmp_path):
     assert result.exit_code == 0
     assert "nothing: no such folder" in result.stderr
     assert len(started) == 1
+
+
+def test_several_folders_are_handed_on_and_told_when_none_exists(muelle, started, tmp_path):
+    folders = f"{tmp_path}/none:{tmp_path}/neither"
+    result = muelle("serve", "--models", folders)
+    assert f"{tmp_path}/none, {tmp_path}/neither: no such folder" in result.stderr.replace("\n", "")
+    assert own(started[0][2]) == {"MUELLE_MODELS": folders}
+    assert muelle("serve", "--models", f"{folders}:{tmp_path}").stderr == ""
 
 
 def test_the_settings_are_listed(muelle, started):

@@ -70,7 +70,8 @@ def test_list(muelle, repository):
 
 
 def test_list_takes_the_repository_from_the_servers_variable(muelle, repository):
-    result = muelle("list", "--output", "json", env={"MUELLE_MODELS": str(repository)})
+    # As the image has it: the first folder that exists.
+    result = muelle("list", "--output", "json", env={"MUELLE_MODELS": f"/nowhere:{repository}"})
     assert len(json.loads(result.stdout)) == 3
 
 

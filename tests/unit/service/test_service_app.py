@@ -45,7 +45,7 @@ class App:
 @pytest.fixture(scope="module")
 def make(repository: Path) -> Callable[..., App]:
     def app(*, load: bool = True, **settings: Any) -> App:
-        return App(Settings(**{"models": repository, "access_log": False} | settings), load=load)
+        return App(Settings(**{"models": (repository,), "access_log": False} | settings), load=load)
 
     return app
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import values
 
+from service.board import Board, State
 from service.hooks import Hooks
 from service.settings import Settings
 
@@ -72,7 +73,9 @@ def make_worker(age: int) -> Any:
     """Return what the hooks know of a gunicorn worker; its `notify` counts."""
     notified: list[float] = []
     app = SimpleNamespace(extensions={"muelle": SimpleNamespace(models=Models())})
-    return SimpleNamespace(age=age, wsgi=app, notified=notified, notify=lambda: notified.append(time.monotonic()))
+    return SimpleNamespace(
+        age=age, alive=True, wsgi=app, notified=notified, notify=lambda: notified.append(time.monotonic())
+    )
 
 
 def run_process(code: str, temporary: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -101,7 +104,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hooks:
 
 @pytest.fixture
 def server(hooks: Hooks) -> Any:
-    arbiter = SimpleNamespace(WORKERS={})
+    arbiter = SimpleNamespace(WORKERS={}, board=Board())
     hooks.on_starting(arbiter)
     return arbiter
 
@@ -130,7 +133,7 @@ def test_each_worker_has_the_lowest_free_slot(hooks: Hooks, server: Any) -> None
 
 def test_a_start_forgets_what_an_earlier_server_counted(hooks: Hooks) -> None:
     hooks.directory.mkdir()
-    for name in ("counter_w0.db", "slot_0.txt"):
+    for name in ("counter_w0.db", "slot_0.txt", "selection-0.json"):
         (hooks.directory / name).write_bytes(b"old")
     hooks.on_starting(SimpleNamespace(WORKERS={}))
     assert [path.name for path in hooks.directory.iterdir()] == ["slot_arbiter.txt"]
@@ -151,41 +154,84 @@ def test_a_worker_claims_its_slot_and_the_arbiter_retires_it(hooks: Hooks, serve
 
 def test_the_first_worker_listens_at_once_and_tells_when_it_has_loaded(hooks: Hooks, server: Any) -> None:
     worker = fork(hooks, server, 1)
+    assert server.board[0] == State.FIRST
     hooks.post_worker_init(worker)
-    assert worker.first_loaded[0] == 0
+    assert server.board[0] == State.FIRST
     models_of(worker).loaded.set()
-    until(lambda: worker.first_loaded[0] == 1)
+    until(lambda: server.board[0] == State.LOADED)
+
+
+def wait_in_a_thread(hooks: Hooks, worker: Any) -> threading.Thread:
+    waiting = threading.Thread(target=hooks.post_worker_init, args=[worker], daemon=True)
+    waiting.start()
+    return waiting
 
 
 @pytest.mark.parametrize("order", ["first before second", "second before first"])
 def test_the_second_worker_waits_for_itself_and_for_the_first(order: str, hooks: Hooks, server: Any) -> None:
     first, second = fork(hooks, server, 1), fork(hooks, server, 2)
+    assert server.board[1] == State.LOADING
     hooks.post_worker_init(first)
-    waiting = threading.Thread(target=hooks.post_worker_init, args=[second], daemon=True)
-    waiting.start()
+    waiting = wait_in_a_thread(hooks, second)
     earlier, later = (first, second) if order == "first before second" else (second, first)
     models_of(earlier).loaded.set()
-    looks = models_of(second).looks
-    until(lambda: models_of(second).looks > looks + 3)
+    until(lambda: server.board[earlier.slot] == State.LOADED)
+    told = len(second.notified)
+    until(lambda: len(second.notified) > told + 3)
+    # The arbiter is told all the time that it lives.
     assert waiting.is_alive()
     models_of(later).loaded.set()
     waiting.join(30)
     assert not waiting.is_alive()
-    # The arbiter was told all the time that it lives.
-    assert len(second.notified) >= 3
+    assert server.board[1] == State.LOADED
 
 
 def test_nobody_waits_for_a_first_worker_that_is_gone(hooks: Hooks, server: Any) -> None:
     first, second = fork(hooks, server, 1), fork(hooks, server, 2)
     hooks.post_fork(server, first)
-    hooks.child_exit(server, first)
+    waiting = wait_in_a_thread(hooks, second)
     models_of(second).loaded.set()
-    hooks.post_worker_init(second)
-    # Nor does a worker of another configuration, after a reload.
-    other = Hooks(Settings(metrics_dir=hooks.directory))
-    third = fork(other, server, 3)
-    models_of(third).loaded.set()
-    other.post_worker_init(third)
+    until(lambda: server.board[1] == State.LOADED)
+    assert waiting.is_alive()
+    hooks.child_exit(server, first)
+    waiting.join(30)
+    assert not waiting.is_alive()
+
+
+def test_a_worker_is_the_first_again_when_no_other_serves(hooks: Hooks, server: Any) -> None:
+    first = fork(hooks, server, 1)
+    hooks.post_fork(server, first)
+    del server.WORKERS[1001]
+    hooks.child_exit(server, first)
+    second = fork(hooks, server, 2)
+    assert server.board[0] == State.FIRST
+    # New connections wait for it a little, as it may be soon done.
+    waiting = wait_in_a_thread(hooks, second)
+    until(lambda: len(second.notified) > 3)
+    assert waiting.is_alive()
+    models_of(second).loaded.set()
+    waiting.join(30)
+    until(lambda: server.board[0] == State.LOADED)
+
+
+def test_the_first_worker_again_listens_before_clients_lose_patience(
+    hooks: Hooks, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.hooks._PATIENCE_SECONDS", 0.1)
+    worker = fork(hooks, server, 2)
+    hooks.post_worker_init(worker)
+    assert server.board[0] == State.FIRST
+    models_of(worker).loaded.set()
+    until(lambda: server.board[0] == State.LOADED)
+
+
+def test_a_worker_that_is_told_to_stop_before_it_listens_ends(hooks: Hooks, server: Any) -> None:
+    fork(hooks, server, 1)
+    second = fork(hooks, server, 2)
+    second.alive = False
+    with pytest.raises(SystemExit) as raised:
+        hooks.post_worker_init(second)
+    assert raised.value.code == 0
 
 
 @pytest.mark.parametrize(

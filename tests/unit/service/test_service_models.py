@@ -18,7 +18,7 @@ from service.settings import Settings
 
 def models_of(folder: Path, registry: CollectorRegistry | None = None, **settings: Any) -> Models:
     """Return models that have not begun to load."""
-    chosen = Settings(models=folder, allowed_modules=("operator_models",), **settings)
+    chosen = Settings(**{"models": (folder,), "allowed_modules": ("operator_models",)} | settings)
     return Models(chosen, Metrics(registry or CollectorRegistry()))
 
 
@@ -122,7 +122,7 @@ def test_a_bundle_under_another_name_is_not_served(folder: Path) -> None:
 
 
 def test_a_module_that_is_not_allowed_is_a_reason(folder: Path) -> None:
-    models = Models(Settings(models=folder), Metrics(CollectorRegistry()))
+    models = Models(Settings(models=(folder,)), Metrics(CollectorRegistry()))
     models.load()
     assert len(models.problems()) == 3
     assert all("operator_models" in problem for problem in models.problems())
@@ -142,6 +142,110 @@ def test_no_models_and_an_unknown_default_are_reasons(folder: Path, tmp_path: Pa
     models.load()
     assert models.problems() == ["MUELLE_DEFAULT_MODEL: no model 'c'; there is a, b"]
     assert found(models, "a") == ("a", "10")
+
+
+def test_only_what_is_asked_for_is_served(folder: Path) -> None:
+    models = models_of(folder, serve=("a@9", "b"))
+    models.load()
+    assert models.problems() == []
+    assert [(m.name, m.version) for m in models.all()] == [("a", "9"), ("b", "1")]
+    # The pinned version is the one that answers, though there is a newer one.
+    assert found(models, "a") == ("a", "9")
+    assert models.versions("a") == ["9"]
+    assert [(m.name, m.version) for m in models.newest()] == [("a", "9"), ("b", "1")]
+    assert set(models.references()) == {("a", None), ("a", "9"), ("b", None), ("b", "1")}
+    with pytest.raises(NotFoundError, match=r"^no version '10' of a; there is 9$"):
+        models.get("a", "10")
+
+
+def test_of_several_pinned_versions_the_newest_answers_in_whatever_order(folder: Path) -> None:
+    models = models_of(folder, serve=("a@10", "a@9"))
+    models.load()
+    assert models.versions("a") == ["9", "10"]
+    # The only model that is served is the default.
+    assert found(models) == ("a", "10")
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [("a@11", "there is a 9, 10"), ("c@11", "there is a, b")],
+)
+def test_a_pinned_version_that_is_not_there_has_failed(reference: str, reason: str, folder: Path) -> None:
+    name, _, version = reference.partition("@")
+    registry = CollectorRegistry()
+    models = models_of(folder, registry, serve=(reference, "a@10"))
+    models.load()
+    whole = f"named by MUELLE_SERVE, but not in {folder}; {reason}"
+    assert models.problems() == [f"{name} {version}: {whole}"]
+    # An older one doesn't stand in for it.
+    for asked in (version, None):
+        with pytest.raises(NotReadyError) as raised:
+            models.get(name, asked).ready_predictor()
+        assert str(raised.value) == f"{name} {version} is not ready: {whole}"
+    assert models.get("a", "10").state == "ready"
+    labels = {"model": name, "version": version}
+    assert registry.get_sample_value("muelle_model_load_failures_total", labels) == 1
+
+
+def test_a_name_that_is_not_there_is_a_problem(folder: Path) -> None:
+    models = models_of(folder, serve=("c", "b"))
+    models.load()
+    assert models.problems() == [f"MUELLE_SERVE: no model 'c' in {folder}; there is a, b"]
+    assert found(models) == ("b", "1")
+    alone = models_of(folder, serve=("c",))
+    alone.load()
+    with pytest.raises(NotReadyError, match=r"^MUELLE_SERVE: no model 'c'"):
+        alone.get(None, None)
+
+
+def test_the_repository_names_the_default_among_several(folder: Path) -> None:
+    (folder / "default-model").write_text("b\n")
+    models = models_of(folder)
+    models.load()
+    assert found(models) == ("b", "1")
+    # The variable goes before it.
+    models = models_of(folder, default_model="a")
+    models.load()
+    assert found(models) == ("a", "10")
+    # It is not looked at where there is no choice.
+    (folder / "default-model").write_text("c\n")
+    models = models_of(folder, serve=("a",))
+    models.load()
+    assert (found(models), models.problems()) == (("a", "10"), [])
+
+
+def test_a_default_that_is_left_out_on_purpose_is_no_problem(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    factor_bundle(folder, name="c")
+    (folder / "default-model").write_text("c")
+    models = models_of(folder, serve=("a@9", "b"))
+    models.load()
+    assert (models.problems(), models.default) == ([], None)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == f"no default model: {folder}/default-model names c, served are a, b"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("c", "no model 'c'; there is a, b"), ("a b", "expected a model's name, got 'a b'")],
+)
+def test_a_repository_with_a_wrong_default_is_not_ready(text: str, problem: str, folder: Path) -> None:
+    (folder / "default-model").write_text(text)
+    models = models_of(folder)
+    models.load()
+    assert models.problems() == [f"{folder}/default-model: {problem}"]
+    assert found(models, "a") == ("a", "10")
+
+
+def test_the_first_folder_of_models_that_exists_is_served(folder: Path, tmp_path: Path) -> None:
+    models = models_of(folder, models=(tmp_path / "nowhere", folder))
+    models.load()
+    assert models.problems() == []
+    # An empty one, such as a volume that nobody has filled, is not passed over for another's models.
+    (tmp_path / "empty").mkdir()
+    models = models_of(folder, models=(tmp_path / "empty", folder))
+    models.load()
+    (problem,) = models.problems()
+    assert problem.startswith(f"{tmp_path}/empty holds no models")
 
 
 def test_it_loads_in_the_background(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_probabilities_come_with_their_classes() -> None:
 
 def document(folder: Path, **settings: Any) -> dict[str, Any]:
     """Return the document of an application that has loaded a folder."""
-    chosen = Settings(models=folder, allowed_modules=("operator_models",), access_log=False, **settings)
+    chosen = Settings(models=(folder,), allowed_modules=("operator_models",), access_log=False, **settings)
     metrics = Metrics(CollectorRegistry())
     models = Models(chosen, metrics)
     models.load()

@@ -51,7 +51,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
 
 def test_every_setting_is_read_from_its_variable() -> None:
     given = {
-        "models": ("/m", Path("/m")),
+        "models": ("/m:/opt/m", (Path("/m"), Path("/opt/m"))),
+        "serve": ("iris@1, linear ,iris@1", ("iris@1", "linear")),
         "default_model": ("iris", "iris"),
         "host": ("::", "::"),
         "port": ("9000", 9000),
@@ -70,6 +71,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "api_keys_file": ("/etc/keys", Path("/etc/keys")),
         "log_level": ("debug", "debug"),
         "access_log": ("False", False),
+        "drift": ("no", False),
         "metrics_dir": ("/tmp/m", Path("/tmp/m")),
     }
     assert set(given) == {field.name for field in dataclasses.fields(Settings)}
@@ -119,8 +121,9 @@ def test_what_only_resembles_a_service_link_is_refused() -> None:
 
 def test_no_setting_has_a_name_that_kubernetes_may_use() -> None:
     for line in describe():
-        # An empty value is bad for every setting, so a key that were taken for a link would pass here.
-        assert faults(**{line.key: ""}) == [f"{line.key}: expected {line.type}, got ''"]
+        # Not good for any setting, so a key that were taken for a link would pass here.
+        bad = "/" if line.key == "MUELLE_SERVE" else ""
+        assert faults(**{line.key: bad}) == [f"{line.key}: expected {line.type}, got {bad!r}"]
         if line.default:
             assert Settings.from_environ({line.key: line.default}) == Settings()
 
@@ -146,6 +149,12 @@ def test_a_typing_error_gets_the_nearest_name_and_keeps_its_value_to_itself() ->
         ("MUELLE_ACCESS_LOG", "maybe", "true or false"),
         ("MUELLE_ALLOWED_MODULES", "a,,b", "module names, separated by commas"),
         ("MUELLE_ALLOWED_MODULES", "a; b", "module names, separated by commas"),
+        ("MUELLE_MODELS", "/models:", "folders, separated by ':'"),
+        ("MUELLE_MODELS", "/models::/opt", "folders, separated by ':'"),
+        ("MUELLE_SERVE", "iris,", "NAME or NAME@VERSION, separated by commas"),
+        ("MUELLE_SERVE", "iris@", "NAME or NAME@VERSION, separated by commas"),
+        ("MUELLE_SERVE", "iris@1@2", "NAME or NAME@VERSION, separated by commas"),
+        ("MUELLE_SERVE", "../iris", "NAME or NAME@VERSION, separated by commas"),
         ("MUELLE_DEFAULT_MODEL", "../iris", "a model's name"),
         ("MUELLE_HOST", "a b", "a host name or address"),
         ("MUELLE_API_KEYS_FILE", "", "a path"),
@@ -153,6 +162,12 @@ def test_a_typing_error_gets_the_nearest_name_and_keeps_its_value_to_itself() ->
 )
 def test_a_bad_value_is_named_with_what_was_expected(key: str, text: str, expected: str) -> None:
     assert faults(**{key: text}) == [f"{key}: expected {expected}, got {text!r}"]
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_serve_is_an_unset_one(text: str) -> None:
+    # A chart's template has the variable in any case, so that tools can set it.
+    assert Settings.from_environ({"MUELLE_SERVE": text}) == Settings()
 
 
 def test_all_faults_come_at_once() -> None:

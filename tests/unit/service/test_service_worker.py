@@ -6,8 +6,10 @@ import logging
 import select
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,12 +20,14 @@ from gunicorn.http import errors
 from prometheus_client import CollectorRegistry
 
 from service.app import create_app
+from service.board import Board, State
 from service.metrics import Metrics
 from service.models import Models
 from service.settings import Settings
 from service.worker import Connection, Worker
 
 GET = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+LIVE = b'{"status":"live"}'
 LIMIT_SECONDS = 10.0
 
 
@@ -37,13 +41,14 @@ class Log(logging.Logger):
 class Bench:
     """A worker that has done all but `init_process`, which is for processes, and its listener."""
 
-    def __init__(self, keepalive: int = 15) -> None:
+    def __init__(self, keepalive: int = 15, max_requests: int = 0) -> None:
         settings = Settings(access_log=False, request_timeout_seconds=LIMIT_SECONDS)
         metrics = Metrics(CollectorRegistry())
         app = create_app(settings, Models(settings, metrics), metrics)
         config = Config()
         config.set("threads", 2)
         config.set("keepalive", keepalive)
+        config.set("max_requests", max_requests)
         self.listener = socket.create_server(("127.0.0.1", 0))
         source = SimpleNamespace(wsgi=lambda: app)
         self.worker: Any = Worker(1, 1, [self.listener], source, 30, config, Log("worker"))
@@ -68,6 +73,16 @@ class Bench:
         while not condition():
             assert time.monotonic() < deadline
             self.worker.wait_for_and_dispatch_events(0.01)
+
+    def answer(self, client: socket.socket) -> bytes:
+        """Return the whole answer to `GET`, which may come in parts."""
+        data = b""
+        while not data.endswith(LIVE):
+            self.turn_until(lambda: select.select([client], [], [], 0)[0])
+            part = client.recv(4096)
+            assert part, data
+            data += part
+        return data
 
     def close(self) -> None:
         for client in self.clients:
@@ -239,10 +254,111 @@ def test_a_worker_that_stops_takes_what_waits_and_closes_its_listener(bench: Ben
         client.close()
     bench.turn_until(lambda: bench.worker.nr_conns == 1)
     # Who has said nothing by then doesn't hold it up for as long as a connection may usually be silent.
-    bench.worker._cap_keepalive(time.monotonic())
+    bench.worker._last_word = time.monotonic()
+    bench.worker._cap_keepalive(time.monotonic() + 100)
     bench.worker.murder_pending()
     assert bench.worker.nr_conns == 0
     assert silent.recv(1) == b""
+
+
+def test_a_worker_that_stops_takes_who_comes_in_its_last_moment(bench: Bench) -> None:
+    stopping = threading.Thread(target=bench.worker.set_accept_enabled, args=[False], daemon=True)
+    bench.worker.alive = False
+    stopping.start()
+    late = bench.client(GET)
+    stopping.join(30)
+    assert bench.answer(late).startswith(b"HTTP/1.1 200 OK\r\n")
+    bench.turn_until(lambda: bench.worker._lingering)
+    # Told again, it has nothing left to do.
+    bench.worker.set_accept_enabled(False)
+
+
+def test_a_kept_connection_is_served_once_more_by_a_worker_that_stops(bench: Bench) -> None:
+    client = bench.client(GET)
+    assert b"Connection: keep-alive\r\n" in bench.answer(client)
+    bench.turn_until(lambda: bench.worker.keepalived_conns)
+    bench.worker.alive = False
+    bench.worker.set_accept_enabled(False)
+    # What gunicorn gives it, and what remains to it here.
+    two_seconds = time.monotonic() + 2
+    bench.worker._cap_keepalive(two_seconds)
+    (connection,) = bench.worker.keepalived_conns
+    assert two_seconds + 4 < connection.timeout < two_seconds + 7
+    client.sendall(GET)
+    answer = bench.answer(client)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close\r\n" in answer
+    bench.turn_until(lambda: bench.worker._lingering)
+
+
+def test_a_connection_that_was_promised_to_be_kept_just_before_the_stop_is_kept(bench: Bench) -> None:
+    client = bench.client()
+    bench.turn_until(lambda: bench.worker.pending_conns)
+    enqueue = bench.worker.enqueue_req
+    handled: list[Any] = []
+    bench.worker.enqueue_req = handled.append
+    client.sendall(GET)
+    bench.turn_until(lambda: handled)
+    done: Future[bool] = Future()
+    # A thread has answered "keep-alive"; before the main thread hears of it, the word to stop comes.
+    handled[0].let_in = False
+    done.set_result(bench.worker.handle(handled[0]))
+    bench.worker.enqueue_req = enqueue
+    bench.worker.alive = False
+    bench.worker.set_accept_enabled(False)
+    bench.worker.finish_request(handled[0], done)
+    (connection,) = bench.worker.keepalived_conns
+    assert connection.timeout == bench.worker._last_word
+
+
+@pytest.mark.parametrize("kind", ["pending", "kept"])
+def test_a_request_that_comes_as_its_connection_is_about_to_be_closed_is_answered(kind: str, bench: Bench) -> None:
+    client = bench.client(GET if kind == "kept" else b"")
+    connections = bench.worker.keepalived_conns if kind == "kept" else bench.worker.pending_conns
+    bench.turn_until(lambda: connections)
+    if kind == "kept":
+        bench.answer(client)
+    connections[0].timeout = time.monotonic()
+    # The poller hasn't looked since it came.
+    client.sendall(GET)
+    bench.worker.murder_keepalived()
+    bench.worker.murder_pending()
+    assert bench.answer(client).startswith(b"HTTP/1.1 200 OK\r\n")
+    # The next time it says nothing, and is closed.
+    bench.turn_until(lambda: bench.worker.keepalived_conns)
+    bench.worker.keepalived_conns[0].timeout = time.monotonic()
+    bench.worker.murder_keepalived()
+    assert client.recv(1) == b""
+
+
+def test_a_worn_worker_says_so_and_goes_on() -> None:
+    bench = Bench(max_requests=2)
+    try:
+        worker, board = bench.worker, Board()
+        worker.board, worker.slot = board, 3
+        board[3] = State.LOADED
+        client = bench.client()
+        for count in (1, 2, 3):
+            client.sendall(GET)
+            assert b"Connection: keep-alive\r\n" in bench.answer(client)
+            bench.turn_until(lambda: worker.keepalived_conns)
+            worker._notified = 0.0
+            worker.notify()
+            assert (worker.alive, board[3]) == (True, State.LOADED if count < 2 else State.WORN)
+    finally:
+        bench.close()
+
+
+def test_a_worker_that_has_not_loaded_is_not_worn() -> None:
+    bench = Bench(max_requests=1)
+    try:
+        bench.worker.board = Board()
+        bench.worker.board[0] = State.FIRST
+        bench.worker.nr = 5
+        bench.worker.notify()
+        assert bench.worker.board[0] == State.FIRST
+    finally:
+        bench.close()
 
 
 def test_at_the_limit_of_connections_a_worker_that_stops_still_takes_what_waits(bench: Bench) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from muelle.errors import NotFoundError
-from muelle.store import Repository
-from muelle.store.folder import version_key
+from muelle.errors import NotFoundError, SettingsError
+from muelle.store import Repository, first_existing, search_list, version_key
 
 
 @pytest.fixture
@@ -71,6 +70,63 @@ def test_no_folder_at_all(tmp_path):
     for name in ("nowhere", "file"):
         with pytest.raises(NotFoundError, match=f"{name}: no such folder of models"):
             Repository(tmp_path / name).bundles()
+
+
+def test_the_first_folder_that_exists_is_taken_also_when_it_is_empty(models, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    nowhere = models / "nowhere"
+    assert Repository.first_of((nowhere, models)).path == models
+    assert Repository.first_of((empty, models)).bundles() == {}
+    # A file, where a folder was to be, hides what comes later too.
+    assert Repository.first_of((models / "README.md", models)).path == models / "README.md"
+    # But nothing can be below a file.
+    assert Repository.first_of((models / "README.md" / "models", models)).path == models
+    with pytest.raises(NotFoundError, match=f"^{nowhere}, /no/where: no such folder of models$"):
+        Repository.first_of((nowhere, Path("/no/where")))
+
+
+def test_a_link_to_nowhere_is_no_folder(models):
+    link = models / "link"
+    link.symlink_to("nowhere")
+    assert first_existing((link, models)) == models
+    # One to itself is there, and wrong.
+    loop = models / "loop"
+    loop.symlink_to("loop")
+    assert first_existing((loop, models)) == loop
+    assert first_existing((link,)) is None
+
+
+def test_a_search_list_has_folders_with_colons_between():
+    assert search_list("models") == (Path("models"),)
+    assert search_list("/models:/opt/demo") == (Path("/models"), Path("/opt/demo"))
+    for text in ("", " ", ":", "/models:", ":/models", "/models: :/opt", "/mod\0els"):
+        with pytest.raises(ValueError, match="^" + text):
+            search_list(text)
+
+
+@pytest.mark.parametrize("text", ["iris", "iris\n", "  iris \r\n"])
+def test_a_repository_names_its_default_model(models, text):
+    assert Repository(models).default_model() is None
+    (models / "default-model").write_text(text)
+    assert Repository(models).default_model() == "iris"
+    assert list(Repository(models).bundles()) == ["churn", "iris"]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "iris churn", "iris\nchurn", "../iris", "i" * 300, "\udcff"])
+def test_a_default_model_that_is_no_name_is_refused(models, text):
+    (models / "default-model").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SettingsError, match="default-model: expected a model's name, got '"):
+        Repository(models).default_model()
+
+
+def test_a_default_model_that_can_not_be_read_is_told(models):
+    (models / "default-model").mkdir()
+    with pytest.raises(SettingsError, match="default-model: can't be read: Is a directory"):
+        Repository(models).default_model()
+
+
+def test_a_file_has_no_default_model(models):
+    assert Repository(models / "README.md").default_model() is None
 
 
 def test_a_bundle_is_a_repository_of_itself(fixture_bundle):
