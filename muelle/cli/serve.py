@@ -18,6 +18,9 @@ from service.settings import Settings, describe
 
 #: The client's variable (`muelle check`): in a shell that serves too, it is no setting of the server.
 _CLIENT_KEY: Final = "MUELLE_API_KEY"
+#: Workers are what takes the processors. Numerical libraries that start a thread a core in each of them make large
+#: batches ten times slower, as the threads wait for one another. Whoever sets one of these knows better.
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _print_settings(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -60,7 +63,7 @@ def serve(*, allowed_modules: tuple[str, ...], **flags: Any) -> None:
     """  # noqa: D301  # \b is click's mark for "don't rewrap"
     if allowed_modules:
         flags["allowed_modules"] = ",".join(allowed_modules)
-    environ = {key: value for key, value in os.environ.items() if key != _CLIENT_KEY}
+    environ = _ONE_THREAD | {key: value for key, value in os.environ.items() if key != _CLIENT_KEY}
     environ |= {f"MUELLE_{name.upper()}": str(value) for name, value in flags.items() if value is not None}
     # Here, so that a wrong value is told at once, and not by each worker.
     settings = Settings.from_environ(environ)

@@ -108,3 +108,10 @@ def test_an_api_key_needs_a_plain_name(muelle):
     result = muelle("api-key", "a b")
     assert result.exit_code == 1
     assert "key name: expected up to 63 letters" in result.stderr
+
+
+def test_numerical_libraries_get_one_thread_a_worker_unless_told_otherwise(muelle, started, repository, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    muelle("serve", "--models", repository)
+    environ = started[0][2]
+    assert (environ["OPENBLAS_NUM_THREADS"], environ["OMP_NUM_THREADS"]) == ("1", "4")
