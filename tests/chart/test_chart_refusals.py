@@ -1,0 +1,121 @@
+"""A wrong value stops helm with a sentence that names it, and no trace of templates."""
+
+import json
+
+import pytest
+import yaml
+from rendering import CHART, DIGEST, merged, refusal, render, template
+
+FETCH = {"models": {"from": "fetch"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"replica": 3}, "additional properties 'replica' not allowed"),
+        ({"replicas": -1}, "at '/replicas': minimum: got -1, want 1"),
+        ({"replicas": "two"}, "at '/replicas': got string, want integer"),
+        ({"image": {"digest": "sha256:abc"}}, "at '/image/digest': 'sha256:abc' does not match"),
+        ({"image": {"pullPolicy": "always"}}, "value must be one of 'IfNotPresent', 'Always', 'Never'"),
+        ({"traffic": {"backend": "istio"}}, "value must be one of 'service', 'replicas', 'gateway'"),
+        ({"traffic": {"weight": 101}}, "at '/traffic/weight': maximum: got 101, want 100"),
+        ({"traffic": {"stable": "blue"}}, "at '/traffic/stable': value must be one of 'a', 'b'"),
+        ({"slots": {"c": {}}}, "additional properties 'c' not allowed"),
+        ({"slots": {"a": {"serve": "iris@1"}}}, "at '/slots/a/serve': got string, want array"),
+        ({"models": {"serve": ["iris 1"]}}, "at '/models/serve/0': 'iris 1' does not match"),
+        ({"settings": {"maxRow": 5}}, "additional properties 'maxRow' not allowed"),
+        ({"settings": {"workers": 0}}, "at '/settings/workers': minimum: got 0, want 1"),
+        ({"resources": {"request": {}}}, "additional properties 'request' not allowed"),
+        ({"extraEnv": [{"value": "x"}]}, "at '/extraEnv/0': missing property 'name'"),
+        (
+            merged(FETCH, {"models": {"fetch": {"bundles": [{"url": "s3://b/iris/1"}]}}}),
+            "at '/models/fetch/bundles/0': missing property 'digest'",
+        ),
+        (
+            merged(FETCH, {"models": {"fetch": {"bundles": [{"url": "ftp://b/iris/1", "digest": DIGEST}]}}}),
+            "at '/models/fetch/bundles/0/url': 'ftp://b/iris/1' does not match",
+        ),
+        (FETCH, "slot a has nothing to fetch: set models.fetch.bundles or slots.a.fetch"),
+        ({"models": {"from": "volume"}}, "models.volume.existingClaim must name a PersistentVolumeClaim"),
+        ({"models": {"volume": {"existingClaim": "c"}}}, "models.from is image: set models.from=volume"),
+        (
+            {"models": {"fetch": {"bundles": [{"url": "s3://b/i", "digest": DIGEST}]}}},
+            "models.fetch.bundles is set, but models.from is image: set models.from=fetch",
+        ),
+        (
+            {"slots": {"b": {"fetch": [{"url": "s3://b/i", "digest": DIGEST}]}}},
+            "slots.b.fetch is set, but models.from is image: set models.from=fetch",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named(values, sentence):
+    message = refusal(values)
+    assert sentence in message
+    for trace in ("nil pointer", "error calling", "wrong type", "executing"):
+        assert trace not in message
+
+
+def _paths(values, above=()):
+    for key, value in values.items():
+        yield (*above, key)
+        if isinstance(value, dict) and "requests" not in value:
+            yield from _paths(value, (*above, key))
+
+
+@pytest.mark.parametrize("path", [*_paths(yaml.safe_load((CHART / "values.yaml").read_text()))], ids=".".join)
+def test_a_default_that_is_taken_away_either_does_no_harm_or_is_missed_by_name(path):
+    # `--set KEY=null` is Helm's way to remove a default.
+    values = None
+    for key in reversed(path):
+        values = {key: values}
+    done = template(values)
+    if done.returncode != 0:
+        assert f"missing property '{path[-1]}'" in done.stderr
+
+
+def test_several_faults_are_told_at_once():
+    message = refusal({"models": {"from": "volume"}, "traffic": {"weight": 5}, "keda": {"enabled": True}})
+    for part in ("models.volume.existingClaim", "traffic.candidate", "keda.triggers"):
+        assert part in message
+
+
+def test_values_that_a_parent_chart_passes_to_all_its_parts_do_no_harm():
+    render({"global": {"anything": 1}})
+
+
+def test_the_schema_is_strict_wherever_kubernetes_does_not_define_the_value():
+    loose = []
+
+    def walk(node, path):
+        if isinstance(node, dict):
+            passed_on = "API server" in node.get("description", "")
+            if node.get("type") == "object" and "additionalProperties" not in node and not passed_on:
+                loose.append(path)
+            for key, below in node.items():
+                walk(below, f"{path}/{key}")
+        elif isinstance(node, list):
+            for index, below in enumerate(node):
+                walk(below, f"{path}/{index}")
+
+    walk(json.loads((CHART / "values.schema.json").read_text()), "")
+    # A parent chart's, and the four that stand for a Kubernetes type as a whole.
+    allowed = {"global", "behavior", "affinity", "podSecurityContext", "securityContext"}
+    assert {path.rsplit("/", 1)[-1] for path in loose} <= allowed
+
+
+def test_every_property_of_the_schema_says_what_it_is():
+    silent = []
+
+    def walk(node, path):
+        for name, below in node.get("properties", {}).items():
+            if not (below.get("description") or "properties" in below):
+                silent.append(f"{path}.{name}")
+            walk(below, f"{path}.{name}")
+        if "items" in node:
+            walk(node["items"], f"{path}[]")
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    walk(schema, "")
+    for name, definition in schema["definitions"].items():
+        walk(definition, name)
+    assert silent == []
