@@ -13,8 +13,16 @@
     │   ├── EngineError            a verified file could not be turned into a model, or a model failed to run
     │   └── GoldenMismatchError    the loaded model does not reproduce its golden outputs
     ├── EstimatorError             an estimator or sample that can't become a bundle
+    ├── StoreError                 a place that holds bundles can't be used, or refuses
+    │   └── StoreUnreachableError  it gives no answer or a broken one: trying again may help
     ├── NotFoundError              no such model or version
     ├── NotReadyError              the model is known, but can't answer (yet)
+    ├── RolloutError               an operator's command can't go on
+    │   ├── RefusedError           the command does not fit the release or its state; nothing was changed
+    │   ├── RecordError            a release's record or its facts are not what the format says
+    │   ├── StuckError             pods, or the gateway, did not get ready
+    │   └── ClusterError           the Kubernetes API can't be reached, or says no
+    │       └── ConflictError      somebody else has changed the object in between
     └── InputError                 the caller's data; `code` names the kind, `where` the place
 
 There is no HTTP here: `service.errors` holds the table from these classes to statuses.
@@ -67,12 +75,44 @@ class EstimatorError(MuelleError):
     """An estimator or sample that can't become a bundle; the message says what is missing."""
 
 
+class StoreError(MuelleError):
+    """An object store, web server or registry can't be used, or refuses; the message names the URL."""
+
+
+class StoreUnreachableError(StoreError):
+    """A store gives no answer, a broken one, or says that it can't just now: trying again may help."""
+
+
 class NotFoundError(MuelleError):
     """No such model or version."""
 
 
 class NotReadyError(MuelleError):
     """The model is known, but can't answer (yet); the message says why."""
+
+
+class RolloutError(MuelleError):
+    """An operator's command can't go on; the message says why."""
+
+
+class RefusedError(RolloutError):
+    """The command does not fit the release or its state; nothing was changed."""
+
+
+class RecordError(RolloutError):
+    """A release's record, or the facts on its Service, are not what the format says; the message names the field."""
+
+
+class StuckError(RolloutError):
+    """Pods, or the gateway, did not get ready; the message says what they wait for."""
+
+
+class ClusterError(RolloutError):
+    """The Kubernetes API can't be reached, or says no; the message names verb and object."""
+
+
+class ConflictError(ClusterError):
+    """Somebody else has changed the object since it was read."""
 
 
 class InputError(MuelleError):

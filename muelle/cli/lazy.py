@@ -14,6 +14,8 @@ from muelle.errors import MuelleError
 #: Package → the extra of Muelle that brings it, for installations that only serve ONNX bundles.
 _EXTRAS: Final = {
     "joblib": "sklearn",
+    "kubernetes": "operate",
+    "obstore": "store",
     "onnx": "train",
     "pandas": "sklearn",
     "pyarrow": "train",

@@ -1,0 +1,71 @@
+"""The server that a registry sends its clients to for a token, as the large ones have it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from certificates import Certificates
+from web_server import Handler, WebServer
+
+ISSUER, SERVICE = "muelle-tests", "registry"
+USER, PASSWORD, REFRESH_TOKEN = "me", "correct-horse", "refresh-me"
+
+
+class TokenServer(WebServer):
+    """Gives tokens to those who know the password or the refresh token; to others such as allow nothing."""
+
+    def __init__(self, folder: Path, certificates: Certificates) -> None:
+        super().__init__(folder, certificates)
+        self._certificates = certificates
+        self.asked: list[dict[str, str]] = []
+        #: How long a token counts; the registry allows for a minute of wrong clocks.
+        self.seconds = 300.0
+        self.behaviour = self._answer
+
+    def _answer(self, handler: Handler) -> bool:
+        text = urlsplit(handler.path).query
+        if handler.command == "POST":
+            text = handler.rfile.read(int(handler.headers["Content-Length"])).decode()
+        form = {key: values[0] for key, values in parse_qs(text).items()}
+        self.asked.append({"method": handler.command, **form})
+        basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        given = handler.headers.get("Authorization")
+        if given not in (None, basic):
+            handler.answer(401, b'{"errors": [{"code": "UNAUTHORIZED", "message": "wrong password"}]}')
+            return True
+        known = given == basic or form.get("refresh_token") == REFRESH_TOKEN
+        kind, name, actions = form["scope"].split(":")
+        access = [{"type": kind, "name": name, "actions": actions.split(",")}] if known else []
+        key = "access_token" if handler.command == "POST" else "token"
+        handler.answer(200, json.dumps({key: self._token(access)}).encode())
+        return True
+
+    def _token(self, access: list[dict[str, object]]) -> str:
+        der = subprocess.run(
+            ["openssl", "x509", "-in", str(self._certificates.certificate), "-outform", "DER"],
+            capture_output=True,
+            timeout=20,
+            check=True,
+        ).stdout
+        header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
+        now = int(time.time())
+        claims = {"iss": ISSUER, "sub": USER, "aud": SERVICE, "nbf": now - 10, "iat": now, "jti": "1", "access": access}
+        claims["exp"] = now + int(self.seconds)
+        signed = b".".join(_base64(json.dumps(part).encode()) for part in (header, claims))
+        signature = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", str(self._certificates.key)],
+            input=signed,
+            capture_output=True,
+            timeout=20,
+            check=True,
+        ).stdout
+        return (signed + b"." + _base64(signature)).decode()
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
