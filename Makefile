@@ -28,11 +28,17 @@ test: $(VENV)/.dev ## Run all tests: unit, integration with real servers, contra
 chart-test: $(VENV)/.dev ## Test the chart alone, with the real helm and the cluster of the current kube context
 	@$(BIN)/python -m pytest tests/chart
 
-e2e: $(VENV)/.dev ## Test the chart, and everything on the cluster of the current kube context
-	@$(BIN)/python -m pytest tests/chart tests/e2e -v --durations=0 --durations-min=1
+e2e: $(VENV)/.dev ## Test rules (promtool), chart, and everything on the cluster of the current kube context
+	@without=; \
+	if ! command -v "$${MUELLE_SKAFFOLD:-skaffold}" >/dev/null; then \
+	  without=--ignore=tests/e2e/test_skaffold.py; \
+	  echo "e2e: without test_skaffold.py, which needs skaffold on the PATH or in MUELLE_SKAFFOLD"; \
+	fi; \
+	$(BIN)/python -m pytest tests/monitoring tests/chart tests/e2e $$without -v --durations=0 --durations-min=1
 
-sync: $(VENV)/.dev ## Write what is made from other files: the charts' tables of values and descriptions
+sync: $(VENV)/.dev ## Write what is made from other files: the charts' tables of values, descriptions, pictures (needs helm)
 	@$(BIN)/python -m tools.chart_readme $(CHARTS)
+	@$(BIN)/python -m tools.release_diagram charts/muelle docs/reference/objects.md
 
 lint: $(VENV)/.dev ## Check format, style and who may import whom
 	@$(BIN)/ruff format --check .

@@ -17,13 +17,14 @@ from rich.console import Console
 
 from benchmarks import BenchmarkError, load
 from benchmarks.compare import SERVERS, Plan, compare
+from benchmarks.observing import COST_LIMIT, measure_observing
 from benchmarks.report import Measure, Report
 from benchmarks.resources import PSS_LIMIT_MIB, START_LIMIT_SECONDS, measure_memory, measure_starts
 from benchmarks.servers import ROOT, clean_environment, end_group
 from benchmarks.works import WORKS
 
 RESULTS: Final = Path(__file__).with_name("results") / "latest.json"
-NAMES: Final = (*(work.name for work in WORKS), "workers", "memory", "start")
+NAMES: Final = (*(work.name for work in WORKS), "workers", "observing", "memory", "start")
 #: A load average above this means that others use the cores too.
 _IDLE: Final = 0.5
 _PREPARE_LIMIT_SECONDS: Final = 900
@@ -87,6 +88,9 @@ def _run(plan: Plan, chosen: tuple[str, ...]) -> Report:
             report.add_work(work, compare(plan, work, workers=1, cores=[plan.server_core]))
     if "workers" in chosen:
         _scale(plan, report)
+    if "observing" in chosen:
+        name = "processor time of a request, drift on ÷ off"
+        report.measures.append(Measure("observing", name, measure_observing(plan), "x", COST_LIMIT, at_least=False))
     if "memory" in chosen:
         memory = measure_memory(plan)
         name = "PSS of two workers and arbiter, forest, ONNX"

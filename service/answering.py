@@ -65,6 +65,8 @@ def answer_simple(service: Service, environ: WSGIEnvironment, name: str | None, 
         encoded = perf_counter()
     finally:
         served.metrics.leave()
+    if served.observations is not None:
+        served.observations.add(request.data, answers, request.rows, len(body))
     parsed = request.parsed_at
     exchange.stages = (parsed - started, validated - parsed, predicted - validated, encoded - predicted)
     return Reply(200, payload)
@@ -90,6 +92,8 @@ def answer_oip(service: Service, environ: WSGIEnvironment, name: str | None, ver
         encoded = perf_counter()
     finally:
         served.metrics.leave()
+    if served.observations is not None:
+        served.observations.add(request.data, answers, request.rows, len(body))
     parsed = request.parsed_at
     exchange.stages = (parsed - started, validated - parsed, predicted - validated, encoded - predicted)
     if json_length is None:

@@ -180,6 +180,7 @@ class Metrics:
     def __init__(
         self, registry: CollectorRegistry, directory: Path | None = None, processes: Collector | None = None
     ) -> None:
+        self.registry = registry
         model = ("model", "version")
         self.requests = Counter(
             "muelle_requests_total", "Requests answered.", (*model, "protocol", "code"), registry=registry
@@ -226,6 +227,7 @@ class Metrics:
         own: Collector = _Registered(registry) if directory is None else SlotValues(directory)
         self._collectors = (own,) if processes is None else (own, processes)
         self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._before_flush: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -242,8 +244,14 @@ class Metrics:
         """Count a request that was turned away."""
         self._shed[reason].inc()
 
+    def before_flush(self, count: Callable[[], None]) -> None:
+        """Call this whenever counts are about to be carried over."""
+        self._before_flush.append(count)
+
     def flush(self) -> None:
         """Carry over all counts, so that other workers see them."""
+        for count in self._before_flush:
+            count()
         with self._lock:
             models = list(self._models.values())
         for model in models:
