@@ -101,7 +101,8 @@ class Server:
 
     def log(self) -> list[dict[str, Any]]:
         """The log lines so far; each must be JSON."""
-        return [json.loads(line) for line in self.log_path.read_bytes().splitlines()]
+        whole, _, _ = self.log_path.read_bytes().rpartition(b"\n")  # the last line may be half written
+        return [json.loads(line) for line in whole.splitlines()]
 
     def request(
         self,
