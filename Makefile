@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PORT ?=
 MODELS ?= models
+# Of `make e2e`, which mostly waits for the cluster.
+PROCESSES ?= 3
 # Charts whose README.md and values.schema.json are written from their values.yaml.
 CHARTS := charts/muelle
 
@@ -34,7 +36,11 @@ e2e: $(VENV)/.dev ## Test rules (promtool), chart, and everything on the cluster
 	  without=--ignore=tests/e2e/test_skaffold.py; \
 	  echo "e2e: without test_skaffold.py, which needs skaffold on the PATH or in MUELLE_SKAFFOLD"; \
 	fi; \
-	$(BIN)/python -m pytest tests/monitoring tests/chart tests/e2e $$without -v --durations=0 --durations-min=1
+	$(BIN)/python -m pytest tests/e2e tests/chart tests/monitoring $$without --ignore=tests/e2e/test_node_down.py \
+	  -v --durations=30 --durations-min=10 --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
+	@if [ -n "$${MUELLE_E2E_NODE_DOWN:-}" ]; then \
+	  MUELLE_E2E_SKIP_BUILD=1 $(BIN)/python -m pytest tests/e2e/test_node_down.py -v; \
+	fi
 
 sync: $(VENV)/.dev ## Write what is made from other files: the charts' tables of values, descriptions, pictures (needs helm)
 	@$(BIN)/python -m tools.chart_readme $(CHARTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def comparable(thing: Object) -> Object:
         (container,) = thing["spec"]["template"]["spec"]["containers"]
         # None of them refers to another, so that their order says nothing.
         container["env"].sort(key=lambda item: item["name"])
+    if thing["kind"] == "Role":
+        thing["rules"].sort(key=lambda rule: json.dumps(rule, sort_keys=True))
     return result
 
 
