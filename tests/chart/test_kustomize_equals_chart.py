@@ -72,7 +72,8 @@ def test_every_object_equals_the_charts(folder):
     theirs = by_name(render(VALUES[folder], release="muelle", namespace="muelle").objects)
     assert sorted(ours) == sorted(theirs)
     for name, thing in theirs.items():
-        assert ours[name] == thing, name
+        # As text, of which pytest shows the lines that differ.
+        assert yaml.safe_dump(ours[name]) == yaml.safe_dump(thing), name
 
 
 def test_every_overlay_is_compared():
