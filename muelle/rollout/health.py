@@ -66,7 +66,7 @@ def deployment_progress(deployment: Object, pods: Sequence[Object], answers: Map
     updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
     if updated >= want and status.get("replicas", 0) <= updated and min(available, updated) >= want:
         return READY
-    troubles = [trouble for pod in _newest(pods) if (trouble := pod_trouble(pod, answers.get(name_of(pod))))]
+    troubles = [trouble for pod in newest(pods) if (trouble := pod_trouble(pod, answers.get(name_of(pod))))]
     failure = _condition(status, "ReplicaFailure")
     if failure.get("status") == "True":
         message = str(failure.get("message", ""))
@@ -195,7 +195,7 @@ def endpoints_progress(slices: Sequence[Object], wanted: Sequence[frozenset[str]
     return READY
 
 
-def _newest(pods: Sequence[Object]) -> list[Object]:
+def newest(pods: Sequence[Object]) -> list[Object]:
     """Return the pods of the newest template, of which there may be none yet."""
     alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     alive.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)

@@ -105,9 +105,12 @@ class KubeCluster:
         ClusterError
             When there is no usable configuration.
         """
+        settings = client.Configuration()
+        # urllib3 would wait as long as a 503's Retry-After says, three times, and a pod that isn't ready answers so.
+        # What is worth another attempt, `_call` knows.
+        settings.retries = False
         try:
             if context is None and _only_in_cluster():
-                settings = client.Configuration()
                 config.load_incluster_config(client_configuration=settings)
                 namespace = namespace or _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
                 return cls(client.ApiClient(settings), namespace, pauses_seconds)
@@ -119,7 +122,7 @@ class KubeCluster:
                 known = ", ".join(sorted(named)) or "none"
                 raise ClusterError(f"no context {context!r} in the kube config; there is {known}")
             chosen = current if context is None else named[context]
-            api = config.new_client_from_config(config_file=file, context=chosen["name"])
+            api = config.new_client_from_config(config_file=file, context=chosen["name"], client_configuration=settings)
         except (config.ConfigException, OSError) as error:
             raise ClusterError(
                 f"no cluster to talk to: {str(error).rstrip('.')}. Set KUBECONFIG to a kube config, "

@@ -8,7 +8,7 @@ from typing import Final
 
 from muelle.errors import StuckError
 from muelle.rollout.cluster import Clock, Cluster, Object, name_of
-from muelle.rollout.health import Progress, deployment_progress, endpoints_progress, route_progress
+from muelle.rollout.health import Progress, deployment_progress, endpoints_progress, newest, route_progress
 from muelle.rollout.objects import PREDICTOR
 from muelle.rollout.record import SLOTS, Slot
 from muelle.rollout.release import SLOT_LABEL, Release
@@ -80,7 +80,8 @@ class Waiter:
         found = deployment_progress(deployment, pods, {})
         if found.ready:
             return found
-        asked = [pod for pod in pods if _runs_unready(pod)][:_ASKED]
+        # Not those of an earlier attempt, which stay until the new ones are ready.
+        asked = [pod for pod in newest(pods) if _runs_unready(pod)][:_ASKED]
         answers = {name_of(pod): self._cluster.ask_pod(name_of(pod), port_of(pod), _READY_PATH) for pod in asked}
         return deployment_progress(deployment, pods, {pod: text for pod, text in answers.items() if text is not None})
 

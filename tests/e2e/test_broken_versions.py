@@ -15,7 +15,7 @@ Install = Callable[..., Release]
 Lossless = Callable[..., None]
 Report = Callable[[object], None]
 
-#: Seconds that a candidate is waited for: a good one takes a few.
+#: Seconds that a candidate is waited for, which takes a few when it is good.
 PATIENCE = "20"
 
 
@@ -42,11 +42,12 @@ def test_a_candidate_that_is_refused_takes_no_request_and_says_why(
     release: Release, version: str, reason: str, lossless: Lossless, report: Report
 ) -> None:
     with release.load(versions=["1"]) as load:
-        said = release.muelle("deploy", f"iris@{version}", "--timeout", PATIENCE, check=False)
+        said = release.muelle("deploy", f"iris@{version}", "--timeout", "90", check=False)
         load.wait(sent=50)
     text = (said.stdout + said.stderr).strip()
     report(text.splitlines()[-1])
     assert said.returncode == 1
+    assert "does not get ready" in text, "it should not have waited for what never comes"
     assert reason in text
     assert not release.pods("b", ready=True)
     lossless(load)

@@ -32,10 +32,11 @@ def test_a_killed_worker_costs_only_the_requests_in_its_hands(repository: Path, 
         failed = [outcome for outcome in tally.outcomes if outcome.failure or outcome.status != 200]
         assert tally.refused == 0
         assert all(outcome.status is None for outcome in failed), tally.failures
-        # A client has one request on its way at a time, and nothing is given to a worker that is gone.
+        # A client has one request on its way at a time, on a connection to the worker that was killed; who connects
+        # when that is gone never meets it.
         for start, end in zip([0.0, *gone], gone, strict=False):
-            assert sum(start < outcome.sent <= end for outcome in failed if outcome.sent is not None) <= 6
-        late = [outcome for outcome in failed if outcome.sent is None or outcome.sent > gone[-1]]
+            assert sum(start < outcome.connected <= end for outcome in failed if outcome.connected is not None) <= 6
+        late = [outcome for outcome in failed if outcome.connected is None or outcome.connected > gone[-1]]
         assert late == []
         assert watch.falls == []
         assert len(watch.failures) <= len(gone)

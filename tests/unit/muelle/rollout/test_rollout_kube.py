@@ -35,6 +35,8 @@ class Server:
                 code, answer = noted.answers.pop(0) if noted.answers else (200, {})
                 text = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
                 self.send_response(code)
+                if code == 503:
+                    self.send_header("Retry-After", "1")
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
@@ -226,3 +228,4 @@ def test_a_pod_is_asked_through_the_api_server(cluster, server):
     assert cluster.ask_pod("p", 8080, "/readyz") == reasons
     assert cluster.ask_pod("p", 8080, "/readyz") is None
     assert cluster.ask_pod("p", 8080, "/readyz") is None
+    assert len(server.requests) == 4  # one each, whatever Retry-After says

@@ -199,6 +199,15 @@ def test_a_candidate_that_does_not_get_ready_is_told_and_gets_nothing(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_second_candidate_that_does_not_get_ready_is_told_by_its_own_reason(backend):
+    cluster = FakeCluster(backend)
+    for version in ("3", "4"):
+        cluster.broken[f"iris@{version}"] = f'{{"reasons": ["iris {version}: no"]}}'
+        with pytest.raises(StuckError, match=f"slot b does not get ready.*iris {version}: no"):
+            deploy(cluster, f"iris@{version}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_rollback_does_not_wait_for_a_broken_candidate(backend):
     cluster = FakeCluster(backend)
     deploy(cluster)
