@@ -32,7 +32,13 @@ DEFAULTS: dict[str, Any] = {
 }
 
 #: Files that take long; several processes share the work best when these begin first.
-FIRST = ("test_howto.py", "test_changes_under_load.py", "test_canary_gateway.py", "test_broken_versions.py")
+FIRST = (
+    "test_howto.py",
+    "test_operator_commands.py",
+    "test_changes_under_load.py",
+    "test_canary_gateway.py",
+    "test_broken_versions.py",
+)
 #: What only a cluster can do that says how a node's power is cut, or has an image of an S3 server.
 OPT_IN = {"test_node_down.py": "MUELLE_E2E_NODE_DOWN", "test_models_from_s3.py": "MUELLE_E2E_S3_IMAGE"}
 collect_ignore = [file for file, key in OPT_IN.items() if not os.environ.get(key)]
