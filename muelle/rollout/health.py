@@ -103,9 +103,13 @@ def _why(status: Any, answer: str | None) -> Progress:
                 last = (container.get("lastState") or {}).get("terminated")
                 starting = "it fetches its models" + (f" again: container {FETCHER} {_ended(last)}" if last else "")
     running = [item for item in status.get("containerStatuses") or [] if "running" in (item.get("state") or {})]
-    if not any(item["name"] == PREDICTOR for item in running):
+    predictor = next((item for item in running if item["name"] == PREDICTOR), None)
+    if predictor is None:
         return Progress(False, starting)
-    return _not_ready(answer)
+    found = _not_ready(answer)
+    last = (predictor.get("lastState") or {}).get("terminated")
+    # Between two crashes it looks as if it were only slow.
+    return Progress(False, f"{found.reason}; before, it {_ended(last)}", found.hopeless) if last else found
 
 
 def _container_trouble(container: Any) -> Progress | None:

@@ -131,7 +131,7 @@ def manifest(
     mounts : mapping
         Empty volumes: name to path. /tmp is always one.
     init : mapping
-        Python code that runs before, in the same image: the name of a volume to code, which finds it at /work.
+        Python code that runs before, in the same image: the name of a volume to code, which finds it at /scratch.
     kept : bool
         Whether the pod is to be seen after it has ended, until `Pod.release`.
     """
@@ -158,7 +158,7 @@ def manifest(
             "image": image,
             "command": ["python", "-c", code],
             "securityContext": secured,
-            "volumeMounts": [{"name": volume, "mountPath": "/work"}, {"name": "tmp", "mountPath": "/tmp"}],
+            "volumeMounts": [{"name": volume, "mountPath": "/scratch"}, {"name": "tmp", "mountPath": "/tmp"}],
         }
         for volume, code in (init or {}).items()
     ]

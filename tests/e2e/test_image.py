@@ -29,11 +29,11 @@ ANSWERS = (
     ("/models/linear/predict", {"input": [6]}, {"output": [12.0]}),
     ("/models/breast-cancer/predict", {"features": MALIGNANT}, {"prediction": 0}),
 )
-ONE_BUNDLE = "import glob, shutil; [shutil.copy(path, '/work') for path in glob.glob('/opt/muelle/demo/linear/1/*')]"
+ONE_BUNDLE = "import glob, shutil; [shutil.copy(path, '/scratch') for path in glob.glob('/opt/muelle/demo/linear/1/*')]"
 FITTED = (
     "import csv, joblib; from sklearn.datasets import load_iris; from sklearn.tree import DecisionTreeClassifier; "
-    "X, y = load_iris(return_X_y=True); joblib.dump(DecisionTreeClassifier().fit(X, y), '/work/fitted.joblib'); "
-    "csv.writer(open('/work/rows.csv', 'w')).writerows([list('abcd'), *X.tolist()])"
+    "X, y = load_iris(return_X_y=True); joblib.dump(DecisionTreeClassifier().fit(X, y), '/scratch/fitted.joblib'); "
+    "csv.writer(open('/scratch/rows.csv', 'w')).writerows([list('abcd'), *X.tolist()])"
 )
 #: Imports, and uses, of what lies nearest to the parts that the Dockerfile leaves out.
 NEIGHBOURS = (
@@ -70,8 +70,8 @@ def pods(kube: Kube, namespace: str, image: str) -> Iterator[Mapping[str, Pod]]:
         manifest(
             "bundle",
             image,
-            ["bundle", "/work/fitted.joblib", "--sample", "/work/rows.csv", "--name", "own", "--repository", "/tmp/m"],
-            mounts={"work": "/work"},
+            ["bundle", "/scratch/fitted.joblib", "--sample", "/scratch/rows.csv", "--name", "own", "--repository", "/tmp/m"],
+            mounts={"work": "/scratch"},
             init={"work": FITTED},
         ),
         manifest("slim-train", slim, ["train", "linear", "--repository", "/tmp/models"]),

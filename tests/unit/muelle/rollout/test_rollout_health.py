@@ -72,6 +72,11 @@ def test_a_deployment_with_all_its_new_pods_is_ready():
         (pod(main=waiting("ContainerCreating")), "it is starting", False),
         (pod(init=RUNNING, main=waiting("PodInitializing")), "it fetches its models", False),
         (pod(main=RUNNING), "it runs, and is not ready yet", False),
+        (
+            pod(main={**RUNNING, "restartCount": 1, "lastState": ended(137, "OOMKilled")}),
+            "it runs, and is not ready yet; before, it was killed because it used more memory than its limit",
+            False,
+        ),
         (pod(main=waiting("ErrImagePull", "no such host")), "container predictor: ErrImagePull: no such host", False),
         (pod(main=waiting("ImagePullBackOff", "x")), "container predictor: ImagePullBackOff: x", True),
         (
