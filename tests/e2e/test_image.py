@@ -70,7 +70,16 @@ def pods(kube: Kube, namespace: str, image: str) -> Iterator[Mapping[str, Pod]]:
         manifest(
             "bundle",
             image,
-            ["bundle", "/scratch/fitted.joblib", "--sample", "/scratch/rows.csv", "--name", "own", "--repository", "/tmp/m"],
+            [
+                "bundle",
+                "/scratch/fitted.joblib",
+                "--sample",
+                "/scratch/rows.csv",
+                "--name",
+                "own",
+                "--repository",
+                "/tmp/m",
+            ],
             mounts={"work": "/scratch"},
             init={"work": FITTED},
         ),
