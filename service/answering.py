@@ -66,7 +66,7 @@ def answer_simple(service: Service, environ: WSGIEnvironment, name: str | None, 
     finally:
         served.metrics.leave()
     if served.observations is not None:
-        served.observations.add(request.data, answers, request.rows, len(body))
+        served.observations.add(exchange.request_id, request.data, answers, request.rows, len(body))
     parsed = request.parsed_at
     exchange.stages = (parsed - started, validated - parsed, predicted - validated, encoded - predicted)
     return Reply(200, payload)
@@ -93,7 +93,7 @@ def answer_oip(service: Service, environ: WSGIEnvironment, name: str | None, ver
     finally:
         served.metrics.leave()
     if served.observations is not None:
-        served.observations.add(request.data, answers, request.rows, len(body))
+        served.observations.add(exchange.request_id, request.data, answers, request.rows, len(body))
     parsed = request.parsed_at
     exchange.stages = (parsed - started, validated - parsed, predicted - validated, encoded - predicted)
     if json_length is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter as Tally
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -19,6 +19,7 @@ from muelle.bundle.binning import OTHER, Binning, chi2_quantile
 from muelle.bundle.data import Array, Data
 from muelle.bundle.profile import CONFIDENCE, Profile
 from muelle.bundle.signature import Scalar, Signature
+from service.observations import Observation
 
 _log = logging.getLogger(__name__)
 
@@ -98,16 +99,10 @@ class ModelDistributions:
         self._by_class = {label: families.predictions.labels(*labels, label) for label in named}
         self._confidence = families.confidence.labels(*labels) if has_probabilities else None
 
-    def count(self, data: Sequence[Data], answers: Sequence[Mapping[str, Array]]) -> None:
-        """Count requests together.
-
-        Parameters
-        ----------
-        data : sequence of Data
-            Validated rows.
-        answers : sequence of mappings
-            For each, output name to what the model answered.
-        """
+    def take(self, group: Sequence[Observation]) -> None:
+        """Count requests together."""
+        data = [item.data for item in group]
+        answers = [item.answers for item in group]
         # First everything is counted, then the counters grow, so that a row is in all of them or in none.
         increments: list[_Increment] = []
         for name, values in self._input_columns(data).items():

@@ -35,7 +35,7 @@ class ServedModel:
     reason : str
         Why it is not ready; empty when it is.
     observations : ModelObservations, optional
-        What gathers the rows and answers for drift; None when that is switched off.
+        What gathers its rows and answers, for drift and the prediction log; None when nobody wants them.
     """
 
     name: str
@@ -64,13 +64,21 @@ class Models:
         Where loads are counted and each model's children are made.
     find : callable, optional
         Returns what is to be served; without it the repository is looked into.
+    observations : Observations, optional
+        What gathers rows and answers; None for nothing.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, find: Callable[[], Selection] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        find: Callable[[], Selection] | None = None,
+        observations: Observations | None = None,
+    ) -> None:
         self._settings = settings
         self._find = find or partial(select, settings)
         self._metrics = metrics
-        self._observations = Observations(metrics) if settings.drift else None
+        self._observations = observations
         self._models: dict[str, dict[str, ServedModel]] = {}
         #: What a request may name: (model, version), either None for the default.
         self._table: dict[tuple[str | None, str | None], ServedModel] = {}
@@ -220,5 +228,5 @@ class Models:
             return self._observations.of(model.name, model.version, predictor.signature, predictor.profile)
         except OSError as error:
             # No room for its series in the metrics folder: it answers all the same.
-            _log.error("drift of %s %s is not counted: %s", model.name, model.version, error)
+            _log.error("%s %s is not observed: %s", model.name, model.version, error)
             return None

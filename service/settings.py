@@ -9,19 +9,16 @@ Left alone are the service links that Kubernetes puts into every container besid
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
-from muelle.bundle.manifest import NAME
 from muelle.errors import SettingsError
-from muelle.store import search_list
-
-T = TypeVar("T")
+from service import settings_kinds as kinds
+from service.settings_kinds import Kind
 
 Engine = Literal["auto", "onnx", "joblib", "skops"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -34,105 +31,12 @@ _LINK_KEY: Final = re.compile(
     r"MUELLE(_[A-Z0-9_]+)?(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _LINK_PORT_KEY: Final = re.compile(r"MUELLE(_[A-Z0-9_]+)?_PORT")
+#: A user and password in a URL.
+_USER_INFO: Final = re.compile(r"://[^/]*@")
 _LINK_PORT_VALUE: Final = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
-_MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-_WORDS: Final = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
 
 
-@dataclass(frozen=True)
-class _Kind(Generic[T]):
-    """What a value must look like, for people, and the function that reads it (ValueError when it doesn't)."""
-
-    expects: str
-    parse: Callable[[str], T]
-
-
-def _whole(unit: str, minimum: int, maximum: int | None = None) -> _Kind[int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal()):
-            raise ValueError
-        number = int(text)
-        if number < minimum or (maximum is not None and number > maximum):
-            raise ValueError
-        return number
-
-    counted = f"a whole number of {unit}" if unit else "a whole number"
-    return _Kind(
-        f"{counted}, {minimum} or more" if maximum is None else f"{counted} from {minimum} to {maximum}", parse
-    )
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError
-    return number
-
-
-def _boolean(text: str) -> bool:
-    try:
-        return _WORDS[text.lower()]
-    except KeyError:
-        raise ValueError from None
-
-
-def _path(text: str) -> Path:
-    if "\0" in text or not text.strip():
-        raise ValueError
-    return Path(text)
-
-
-def _host(text: str) -> str:
-    if not text or any(character.isspace() for character in text):
-        raise ValueError
-    return text
-
-
-def _model_name(text: str) -> str:
-    if not text or "/" in text or any(character.isspace() for character in text):
-        raise ValueError
-    return text
-
-
-def _references(text: str) -> tuple[str, ...]:
-    """Read ``NAME`` and ``NAME@VERSION``; an empty text, which a template may leave, is none."""
-    found = [reference.strip() for reference in text.split(",")] if text.strip() else []
-    for reference in found:
-        name, at, version = reference.partition("@")
-        if NAME.fullmatch(name) is None or (at and NAME.fullmatch(version) is None):
-            raise ValueError
-    return tuple(dict.fromkeys(found))
-
-
-def _modules(text: str) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(_MODULE.fullmatch(name) for name in names):
-        raise ValueError
-    return tuple(dict.fromkeys(names))
-
-
-def _choice(options: tuple[str, ...]) -> _Kind[Any]:
-    def parse(text: str) -> str:
-        if text not in options:
-            raise ValueError
-        return text
-
-    return _Kind(f"one of {', '.join(options)}", parse)
-
-
-_PATH: Final = _Kind("a path", _path)
-
-
-def _about(kind: _Kind[Any], why: str) -> dict[str, Any]:
+def _about(kind: Kind[Any], why: str) -> dict[str, Any]:
     """Return a field's metadata; `why` says what it does and why the default is what it is."""
     return {"kind": kind, "why": why}
 
@@ -144,7 +48,7 @@ class Settings:
     models: tuple[Path, ...] = field(
         default=(Path("models"),),
         metadata=_about(
-            _Kind(f"folders, separated by {os.pathsep!r}", search_list),
+            kinds.FOLDERS,
             "Folder of the bundles, NAME/VERSION in it; of several the first that exists, so that a mounted one hides "
             "the image's own. The default is where `muelle train` writes.",
         ),
@@ -152,14 +56,14 @@ class Settings:
     serve: tuple[str, ...] = field(
         default=(),
         metadata=_about(
-            _Kind("NAME or NAME@VERSION, separated by commas", _references),
+            kinds.REFERENCES,
             "Models, or versions of them, to serve, and no others; empty: all that there are.",
         ),
     )
     default_model: str | None = field(
         default=None,
         metadata=_about(
-            _Kind("a model's name", _model_name),
+            kinds.MODEL_NAME,
             "The model that answers where a request names none; unset: the only one that is served, or the one that "
             "the file default-model beside the models names.",
         ),
@@ -167,80 +71,86 @@ class Settings:
     host: str = field(
         default="0.0.0.0",  # noqa: S104 (in a container, the one address at which its port can be reached)
         metadata=_about(
-            _Kind("a host name or address", _host),
+            kinds.HOST,
             "Address to listen on; all interfaces, since in a container only the published port can be reached.",
         ),
     )
     port: int = field(
         default=8080,
         metadata=_about(
-            _whole("", 1, 65535),
+            kinds.whole("", 1, 65535),
             f"TCP port; of {', '.join(PORT_KEYS)} the first that is set counts: one's own word before the platform's.",
         ),
     )
     workers: int = field(
         default=2,
-        metadata=_about(_whole("processes", 1), "Worker processes; with two, one answers while the other is replaced."),
+        metadata=_about(
+            kinds.whole("processes", 1), "Worker processes; with two, one answers while the other is replaced."
+        ),
     )
     threads: int = field(
         default=2,
-        metadata=_about(_whole("threads", 1), "Threads a worker; one or two gave a p99 seven times better than eight."),
+        metadata=_about(
+            kinds.whole("threads", 1), "Threads a worker; one or two gave a p99 seven times better than eight."
+        ),
     )
     engine: Engine = field(
         default="auto",
         metadata=_about(
-            _choice(get_args(Engine)), "What runs the models; auto: ONNX where the bundle has it, as it is the fastest."
+            kinds.choice(get_args(Engine)),
+            "What runs the models; auto: ONNX where the bundle has it, as it is the fastest.",
         ),
     )
     allowed_modules: tuple[str, ...] = field(
         default=(),
         metadata=_about(
-            _Kind("module names, separated by commas", _modules),
+            kinds.MODULES,
             "Modules that pickles may import beside the built-in list; none, as each is code that a model can run.",
         ),
     )
     max_body_bytes: int = field(
         default=16 * 1024 * 1024,
         metadata=_about(
-            _whole("bytes", 1),
+            kinds.whole("bytes", 1),
             "Largest request body, also after decompression; 16 MiB are some 60,000 rows of 30 numbers.",
         ),
     )
     max_rows: int = field(
         default=100_000,
-        metadata=_about(_whole("rows", 1), "Most rows in one request; more would occupy a thread for seconds."),
+        metadata=_about(kinds.whole("rows", 1), "Most rows in one request; more would occupy a thread for seconds."),
     )
     max_concurrency: int = field(
         default=64,
         metadata=_about(
-            _whole("requests", 1),
+            kinds.whole("requests", 1),
             "Requests a worker has in hand or waiting before it answers 503; a longer queue makes all of them late.",
         ),
     )
     request_timeout_seconds: float = field(
         default=30.0,
         metadata=_about(
-            _Kind("a number of seconds above 0", _seconds),
+            kinds.SECONDS,
             "Age at which a request's connection is read no further, and a worker that is stuck on it is restarted.",
         ),
     )
     graceful_timeout_seconds: int = field(
         default=25,
         metadata=_about(
-            _whole("seconds", 1),
+            kinds.whole("seconds", 1),
             "Time after SIGTERM to finish what was accepted; below the 30 s after which platforms kill.",
         ),
     )
     keepalive_seconds: int = field(
         default=15,
         metadata=_about(
-            _whole("seconds", 0), "How long an idle connection is kept, so that callers can reuse it; 0 closes at once."
+            kinds.whole("seconds", 0),
+            "How long an idle connection is kept, so that callers can reuse it; 0 closes at once.",
         ),
     )
     max_requests: int = field(
         default=0,
         metadata=_about(
-            _whole("requests", 0),
+            kinds.whole("requests", 0),
             "Requests after which a worker is replaced, against leaks in estimators; 0: never. "
             "It serves until the next one has loaded, which takes memory for one more.",
         ),
@@ -248,31 +158,102 @@ class Settings:
     max_requests_jitter: int = field(
         default=0,
         metadata=_about(
-            _whole("requests", 0), "Up to this many more, at random, so that workers are not all replaced at once."
+            kinds.whole("requests", 0), "Up to this many more, at random, so that workers are not all replaced at once."
         ),
     )
     api_keys_file: Path | None = field(
         default=None,
-        metadata=_about(_PATH, "File of hashed API keys, a line `NAME sha256:HEX` each; unset: everybody may ask."),
+        metadata=_about(
+            kinds.PATH, "File of hashed API keys, a line `NAME sha256:HEX` each; unset: everybody may ask."
+        ),
     )
     log_level: LogLevel = field(
         default="info",
-        metadata=_about(_choice(get_args(LogLevel)), "Least severe level that is logged."),
+        metadata=_about(kinds.choice(get_args(LogLevel)), "Least severe level that is logged."),
     )
     access_log: bool = field(
         default=True,
-        metadata=_about(_Kind("true or false", _boolean), "One JSON line a request on standard output."),
+        metadata=_about(kinds.BOOLEAN, "One JSON line a request on standard output."),
     )
     drift: bool = field(
         default=True,
         metadata=_about(
-            _Kind("true or false", _boolean),
+            kinds.BOOLEAN,
             "Count features, predictions and confidence into the reference profile's bins, for drift; costs about 2 %.",
         ),
     )
+    metrics_port: int | None = field(
+        default=None,
+        metadata=_about(
+            kinds.whole("", 1, 65535),
+            "Second TCP port, for /metrics alone, from a process of its own, so that busy workers keep no scrape "
+            "waiting; unset: none.",
+        ),
+    )
+    tracing: bool = field(
+        default=False,
+        metadata=_about(
+            kinds.BOOLEAN,
+            "Send OpenTelemetry traces of predictions by OTLP; where to and how many, OpenTelemetry's own OTEL_ "
+            "variables say. Needs the extra `tracing`.",
+        ),
+    )
+    feedback_rows: int = field(
+        default=100_000,
+        metadata=_about(
+            kinds.whole("rows", 0, 10_000_000),
+            "Latest answers that a worker remembers, to count the labels of POST /feedback against; 0: no feedback.",
+        ),
+    )
+    feedback_peers: str | None = field(
+        default=None,
+        metadata=_about(
+            kinds.HOST_AND_PORT,
+            "Name whose addresses are all replicas: labels that one can't match go to the others; unset: to none.",
+        ),
+    )
+    prediction_log: str | None = field(
+        default=None,
+        metadata=_about(
+            kinds.FOLDER_OR_STORE,
+            "Where rows that were answered, the answers and the labels are kept as Parquet; unset: nowhere, as they "
+            "may be personal.",
+        ),
+    )
+    prediction_log_sample: float = field(
+        default=1.0, metadata=_about(kinds.SHARE, "Share of the requests that are logged, always all rows of one.")
+    )
+    prediction_log_redact: tuple[str, ...] = field(
+        default=(), metadata=_about(kinds.COLUMNS, "Features that are never written to the log.")
+    )
+    prediction_log_spool: Path | None = field(
+        default=None,
+        metadata=_about(
+            kinds.PATH,
+            "Folder in which rows wait until they are written as Parquet; unset: in the metrics folder. On a volume of "
+            "its own they outlive the pod.",
+        ),
+    )
+    prediction_log_spool_bytes: int = field(
+        default=256 * 1024 * 1024,
+        metadata=_about(
+            kinds.whole("bytes", 1024 * 1024),
+            "Size of that folder from which on rows are dropped, and counted as such.",
+        ),
+    )
+    prediction_log_seconds: float = field(
+        default=60.0,
+        metadata=_about(kinds.SECONDS, "How often Parquet files are written: seldom enough that they don't get tiny."),
+    )
+    ui: bool = field(
+        default=False,
+        metadata=_about(kinds.BOOLEAN, "A page at /ui that shows traffic and drift, with a form to try the models."),
+    )
     metrics_dir: Path | None = field(
         default=None,
-        metadata=_about(_PATH, "Folder in which the workers share their metrics; unset: a fresh temporary folder."),
+        metadata=_about(
+            kinds.PATH, "Folder in which the workers share their metrics; unset: a fresh temporary folder."
+        ),
     )
 
     @classmethod
@@ -285,7 +266,7 @@ class Settings:
             One line for each variable that is unknown or has a bad value: its name, what was expected, what came.
         """
         known = {f"{PREFIX}{item.name.upper()}": item.name for item in fields(cls)}
-        kinds = {item.name: cast("_Kind[Any]", item.metadata["kind"]) for item in fields(cls)}
+        found = {item.name: cast("Kind[Any]", item.metadata["kind"]) for item in fields(cls)}
         port_key = next((key for key in PORT_KEYS if _names_a_port(key, environ.get(key))), None)
         values: dict[str, Any] = {}
         faults: list[str] = []
@@ -302,9 +283,9 @@ class Settings:
             else:
                 name = known[key]
             try:
-                values[name] = kinds[name].parse(text)
+                values[name] = found[name].parse(text)
             except ValueError:
-                faults.append(f"{key}: expected {kinds[name].expects}, got {_shown(text)}")
+                faults.append(f"{key}: expected {found[name].expects}, got {_shown(text)}")
         if faults:
             raise SettingsError("\n".join(faults))
         return cls(**values)
@@ -333,6 +314,7 @@ def _unknown(key: str, known: Iterable[str]) -> str:
 
 
 def _shown(text: str) -> str:
+    text = _USER_INFO.sub("://…@", text)
     return repr(text) if len(text) <= 60 else f"{text[:57]!r}..."
 
 

@@ -12,8 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from service.app import create_app, start
 from service.auth import ApiKeys
+from service.distributions import Distributions
 from service.metrics import Metrics
 from service.models import Models
+from service.observations import Observations, Observer
 from service.procfs import ProcessGroup
 from service.selection import pinned
 from service.settings import Settings
@@ -35,7 +37,11 @@ def build(settings: Settings, keys: ApiKeys | None, selection_file: Path) -> Fla
     logging.captureWarnings(True)
     directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     metrics = Metrics(CollectorRegistry(), directory, ProcessGroup(directory, os.getppid()))
-    models = Models(settings, metrics, partial(pinned, settings, selection_file))
+    observers: list[Observer] = []
+    if settings.drift:
+        observers.append(Distributions(metrics.registry))
+    observations = Observations(metrics, observers) if observers else None
+    models = Models(settings, metrics, partial(pinned, settings, selection_file), observations)
     app = create_app(settings, models, metrics, keys)
     start(app)
     return app

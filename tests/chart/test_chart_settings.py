@@ -19,6 +19,8 @@ OWN = {
     "graceful_timeout_seconds",
     "api_keys_file",
     "metrics_dir",
+    "metrics_port",
+    "feedback_peers",
 }
 
 
@@ -35,9 +37,11 @@ def test_every_setting_of_the_service_can_be_given_in_values():
 
 
 def test_what_the_schema_lets_through_the_service_takes():
-    example = {"integer": 3, "boolean": True, "number": 1.5, "string": "json"}
+    example = {"integer": 3, "boolean": True, "number": 0.5, "string": "json"}
     environ = {
-        f"MUELLE_{snake(key).upper()}": str(kind.get("enum", [example[kind["type"]]])[0]).lower()
+        f"MUELLE_{snake(key).upper()}": str(
+            kind.get("enum", [max(example[kind["type"]], kind.get("minimum", example[kind["type"]]))])[0]
+        ).lower()
         for key, kind in schema().items()
     }
     Settings.from_environ(environ)

@@ -10,9 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from muelle.bundle.binning import Binning
+from muelle.bundle.data import Array
 from muelle.bundle.profile import Profile, build_profile
 from muelle.bundle.signature import Feature, Output, Signature
 from service.distributions import Distributions, ModelDistributions
+from service.observations import Observation
 
 GENERATOR = np.random.default_rng(0)
 
@@ -24,6 +26,10 @@ def matrix(names: list[str], *outputs: Output) -> Signature:
 def made(signature: Signature, profile: Profile) -> tuple[CollectorRegistry, ModelDistributions]:
     registry = CollectorRegistry()
     return registry, Distributions(registry).of("m", "1", signature, profile)
+
+
+def seen(rows: Array, answers: dict[str, Array]) -> list[Observation]:
+    return [Observation("id", 0.0, rows, answers, len(rows), rows.nbytes)]
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -71,7 +77,7 @@ def test_requests_are_counted_together_and_add_no_series() -> None:
         {"predict": np.array(["b"] * 29 + ["no class of the model"], dtype=object), "predict_proba": SHARES[:30]},
         {"predict_proba": np.array([[0.5, 0.5], [1.0, 0.0], [0.95, 0.05], [np.nan, np.nan], [0.2, 0.8]])},
     ]
-    counts.count(rows, answers)
+    counts.take([item for pair in zip(rows, answers, strict=True) for item in seen(*pair)])
     assert value(registry, "muelle_feature_bin_total", feature="y", bin="missing") == 4
     binning = Binning.of(build_profile(matrix(["x", "y"], CLASSES, PROBABILITIES), ROWS, LABELS).inputs["x"])
     for label, number in zip(binning.labels, binning.count(np.concatenate(rows)[:, 0]).tolist(), strict=True):
@@ -91,7 +97,7 @@ def test_a_row_that_cannot_be_counted_is_in_no_counter() -> None:
     registry, counts = classifier()
     page = {str(s) for f in registry.collect() for s in f.samples}
     with pytest.raises(IndexError):
-        counts.count([np.zeros((3, 1))], [{"predict": LABELS[:3]}])
+        counts.take(seen(np.zeros((3, 1)), {"predict": LABELS[:3]}))
     assert {str(s) for f in registry.collect() for s in f.samples} == page
 
 
@@ -105,7 +111,7 @@ def test_the_first_fifty_features_are_counted_and_the_log_says_so(caplog: pytest
     assert [record.getMessage() for record in caplog.records] == [
         "m 1: drift is counted for the first 50 of its 60 features"
     ]
-    counts.count([rows], [{"predict": rows[:, 0]}])
+    counts.take(seen(rows, {"predict": rows[:, 0]}))
     assert value(registry, "muelle_feature_bin_total", feature="f49", bin="00") == 4
     # A number is no class, and there are no probabilities.
     assert value(registry, "muelle_predictions_total", **{"class": "other"}) is None
@@ -119,7 +125,7 @@ def test_several_outputs_are_counted_apart_up_to_ten(caplog: pytest.LogCaptureFi
         registry, counts = made(signature, build_profile(signature, rows, answers))
     assert features(registry) == {"x", *(f"predict[{i}]" for i in range(10))}
     assert "first 10 of its 12 outputs" in caplog.text
-    counts.count([rows], [{"predict": answers}])
+    counts.take(seen(rows, {"predict": answers}))
     assert value(registry, "muelle_feature_bin_total", feature="predict[9]", bin="09") == 4
 
 
@@ -127,7 +133,7 @@ def test_a_feature_with_a_predictions_name_gives_way(caplog: pytest.LogCaptureFi
     signature = matrix(["x", "predict"], Output("predict", "float64", (-1,)))
     registry, counts = made(signature, build_profile(signature, ROWS, ROWS[:, 0]))
     assert "drift of the feature predict is not counted, a prediction has its name" in caplog.text
-    counts.count([ROWS], [{}])
+    counts.take(seen(ROWS, {}))
     assert value(registry, "muelle_feature_bin_total", feature="x", bin="00") == 10
     assert value(registry, "muelle_feature_bin_total", feature="predict", bin="00") == 0
 
@@ -137,12 +143,12 @@ def test_twenty_classes_have_a_counter_and_the_rest_is_other() -> None:
     output = Output("predict", "int64", (-1,), tuple(range(25)))
     signature = matrix(["x"], output)
     registry, counts = made(signature, build_profile(signature, GENERATOR.normal(size=(25, 1)), labels))
-    counts.count([np.zeros((25, 1))], [{"predict": labels}])
+    counts.take(seen(np.zeros((25, 1)), {"predict": labels}))
     found = {s.labels["class"]: s.value for f in registry.collect() for s in f.samples if s.name.endswith("s_total")}
     assert found == {**{str(i): 1.0 for i in range(20)}, "other": 5.0}
     truths = replace(signature, outputs=(Output("predict", "bool", (-1,), (False, True)),))
     profile = build_profile(truths, np.zeros((4, 1)), np.array([True, False, True, True]))
     registry, counts = made(truths, profile)
-    counts.count([np.zeros((3, 1))], [{"predict": np.array([True, True, False])}])
+    counts.take(seen(np.zeros((3, 1)), {"predict": np.array([True, True, False])}))
     assert value(registry, "muelle_predictions_total", **{"class": "true"}) == 2
     assert value(registry, "muelle_predictions_total", **{"class": "false"}) == 1

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from muelle.bundle.profile import build_profile
 from muelle.bundle.signature import Feature, Output, Signature
 from service import observations
+from service.distributions import Distributions
 from service.metrics import Metrics
 from service.observations import ModelObservations, Observations
 
@@ -25,7 +26,7 @@ class Bench:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.all = Observations(self.metrics)
+        self.all = Observations(self.metrics, [Distributions(self.registry)])
         self.model = self.of("m")
 
     def of(self, name: str) -> ModelObservations:
@@ -33,7 +34,7 @@ class Bench:
 
     def add(self, rows: int, body_bytes: int = 100, model: ModelObservations | None = None) -> None:
         values = np.zeros((rows, 1))
-        (model or self.model).add(values, {"predict": values[:, 0]}, rows, body_bytes)
+        (model or self.model).add("id", values, {"predict": values[:, 0]}, rows, body_bytes)
 
     def counted(self, model: str = "m") -> float | None:
         labels = {"model": model, "version": "1", "feature": "x", "bin": "00"}
@@ -96,9 +97,9 @@ def test_all_models_together_hold_no_more_than_so_many_bytes(bench: Bench) -> No
 
 
 def test_what_cannot_be_counted_is_dropped_and_ends_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    bench.model.add(np.zeros((2, 0)), {}, 2, 100)
+    bench.model.add("id", np.zeros((2, 0)), {}, 2, 100)
     bench.all.flush()
-    assert "2 rows could not be counted for drift" in caplog.text
+    assert "2 rows could not be observed by ModelDistributions" in caplog.text
     assert bench.dropped("error") == 2
     assert bench.all.held_bytes == 0
     bench.add(3)

@@ -73,6 +73,17 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "access_log": ("False", False),
         "drift": ("no", False),
         "metrics_dir": ("/tmp/m", Path("/tmp/m")),
+        "metrics_port": ("9090", 9090),
+        "tracing": ("true", True),
+        "feedback_rows": ("0", 0),
+        "feedback_peers": ("muelle-pods.ns.svc:8080", "muelle-pods.ns.svc:8080"),
+        "prediction_log": ("s3://bucket/log/", "s3://bucket/log"),
+        "prediction_log_sample": ("0.1", 0.1),
+        "prediction_log_redact": ("name, birth date", ("name", "birth date")),
+        "prediction_log_spool": ("/spool", Path("/spool")),
+        "prediction_log_spool_bytes": ("1048576", 1_048_576),
+        "prediction_log_seconds": ("5", 5.0),
+        "ui": ("on", True),
     }
     assert set(given) == {field.name for field in dataclasses.fields(Settings)}
     settings = Settings.from_environ({f"MUELLE_{name.upper()}": text for name, (text, _) in given.items()})
@@ -122,10 +133,15 @@ def test_what_only_resembles_a_service_link_is_refused() -> None:
 def test_no_setting_has_a_name_that_kubernetes_may_use() -> None:
     for line in describe():
         # Not good for any setting, so a key that were taken for a link would pass here.
-        bad = "/" if line.key == "MUELLE_SERVE" else ""
+        bad = {"MUELLE_SERVE": "/", "MUELLE_PREDICTION_LOG_REDACT": ","}.get(line.key, "")
         assert faults(**{line.key: bad}) == [f"{line.key}: expected {line.type}, got {bad!r}"]
         if line.default:
             assert Settings.from_environ({line.key: line.default}) == Settings()
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    (fault,) = faults(MUELLE_PREDICTION_LOG="s3://key:hunter2@bucket/log")
+    assert fault.endswith("got 's3://…@bucket/log'")
 
 
 def test_a_typing_error_gets_the_nearest_name_and_keeps_its_value_to_itself() -> None:
@@ -149,6 +165,11 @@ def test_a_typing_error_gets_the_nearest_name_and_keeps_its_value_to_itself() ->
         ("MUELLE_ACCESS_LOG", "maybe", "true or false"),
         ("MUELLE_ALLOWED_MODULES", "a,,b", "module names, separated by commas"),
         ("MUELLE_ALLOWED_MODULES", "a; b", "module names, separated by commas"),
+        ("MUELLE_FEEDBACK_PEERS", "pods", "HOST:PORT"),
+        ("MUELLE_FEEDBACK_PEERS", "pods:0", "HOST:PORT"),
+        ("MUELLE_PREDICTION_LOG", "oci://registry/log", "a folder, or a URL with s3, gs, az or file"),
+        ("MUELLE_PREDICTION_LOG_SAMPLE", "1.5", "a number from 0 to 1"),
+        ("MUELLE_PREDICTION_LOG_SAMPLE", "nan", "a number from 0 to 1"),
         ("MUELLE_MODELS", "/models:", "folders, separated by ':'"),
         ("MUELLE_MODELS", "/models::/opt", "folders, separated by ':'"),
         ("MUELLE_SERVE", "iris,", "NAME or NAME@VERSION, separated by commas"),
