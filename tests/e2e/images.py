@@ -93,7 +93,7 @@ def prepare(context: str) -> Images:
     if os.environ.get("MUELLE_E2E_SKIP_BUILD"):
         assert images.repository.is_dir(), "MUELLE_E2E_SKIP_BUILD: nothing was built here yet"
         return images
-    build_all(builder_environ())
+    build_all(os.environ)
     for tag in (images.muelle, images.slim):
         load(context, tag)
     make_repository(images.repository)
@@ -102,7 +102,7 @@ def prepare(context: str) -> Images:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(images.repository, folder / "models")
         (folder / "Dockerfile").write_text(f"FROM {images.muelle}\nCOPY models /models\nLABEL muelle.e2e={label}\n")
-        run(build_command(builder_environ(), tag, folder, []))
+        run(build_command(os.environ, tag, folder, []))
         load(context, tag)
     return images
 
@@ -124,19 +124,12 @@ def make_repository(folder: Path) -> None:
     _claim(folder / "iris" / SKEWED / "manifest.json", "scikit-learn", "0.24.2")
 
 
-def builder_environ() -> dict[str, str]:
-    """Return the environment that `make image` would have to do what ``MUELLE_IMAGE_BUILD`` asks for.
-
-    It names a command that builds an image and brings it into every node, called as ``COMMAND TAG FOLDER ARGUMENT…``.
-    Without it docker or podman builds, and `load` brings.
-    """
-    own = os.environ.get("MUELLE_IMAGE_BUILD")
-    return {**os.environ, **({"MUELLE_BUILD_COMMAND": own} if own else {})}
-
-
 def load(context: str, tag: str) -> None:
-    """Bring an image that was built into every node, as kind and minikube, known by the context's name, do it."""
-    if os.environ.get("MUELLE_IMAGE_BUILD"):
+    """Bring an image that was built into every node, as kind and minikube, known by the context's name, do it.
+
+    A ``MUELLE_BUILD_COMMAND`` has brought it already.
+    """
+    if os.environ.get("MUELLE_BUILD_COMMAND"):
         return
     if context.startswith("kind-"):
         run(["kind", "load", "docker-image", tag, "--name", context.removeprefix("kind-")])
@@ -145,7 +138,7 @@ def load(context: str, tag: str) -> None:
     else:
         raise AssertionError(
             f"how images get into the cluster {context!r} is unknown: it is neither kind's nor minikube's; set "
-            "MUELLE_IMAGE_BUILD to a command that builds and loads, or bring them and set MUELLE_E2E_SKIP_BUILD=1"
+            "MUELLE_BUILD_COMMAND to a command that builds and loads, or bring them and set MUELLE_E2E_SKIP_BUILD=1"
         )
 
 

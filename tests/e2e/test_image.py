@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cluster import Kube
 from image_pods import ANY_UID, Pod, ask, manifest
-from images import ROOT, builder_environ, load, run
+from images import ROOT, load, run
 
 from tools.image import build_command
 
@@ -201,7 +201,7 @@ def test_the_example_of_an_own_image_serves_its_bundle_alone(
     text = "\n".join(f"FROM {image}" if line == base else line for line in lines)
     (tmp_path / "Dockerfile").write_text(f"{text}\n")
     publish(RECIPE, repository=tmp_path / "models", version="1")
-    run(build_command(builder_environ(), "muelle-own-image:e2e", tmp_path, []))
+    run(build_command(os.environ, "muelle-own-image:e2e", tmp_path, []))
     load(kube.context, "muelle-own-image:e2e")
     shutil.rmtree(tmp_path / "models")
     kube.apply(manifest("own", "muelle-own-image:e2e", uid=ANY_UID), namespace)
