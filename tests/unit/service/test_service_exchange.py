@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.exchange import Exchange, Observed, exchange_of
+from service.exchange import Exchange, Observed, exchange_of, new_request_id
 from service.logs import AccessLog
 from service.metrics import Metrics
 from service.models import ServedModel
@@ -78,8 +80,15 @@ def test_a_plain_request_id_is_kept(given: str) -> None:
 def test_any_other_request_id_is_replaced_by_a_fresh_one(given: str | None) -> None:
     first, second = Exchange(given).request_id, Exchange(given).request_id
     assert first != second
-    assert len(first) == 16
-    int(first, 16)
+    for made in (first, second):
+        assert str(UUID(made)) == made
+        assert (UUID(made).version, UUID(made).variant) == (7, RFC_4122)
+
+
+def test_fresh_request_ids_sort_by_time() -> None:
+    before = time.time_ns() // 1_000_000
+    made = new_request_id()
+    assert before <= UUID(made).int >> 80 <= time.time_ns() // 1_000_000
 
 
 def test_an_answer_carries_the_id_and_is_logged(bench: Any) -> None:
