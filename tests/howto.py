@@ -46,13 +46,6 @@ listening() {
   echo "nothing listens on port $1"
   return 1
 }
-# No caller keeps a connection open here, so there is none to wait for.
-muelle() {
-  case $1 in
-    promote | rollback) command muelle "$@" --drain-seconds 2 ;;
-    *) command muelle "$@" ;;
-  esac
-}
 """
 
 
@@ -129,7 +122,7 @@ def masked(line: str) -> str:
     return line.strip()
 
 
-def script(parts: Sequence[Block], names: Mapping[str, str]) -> str:
+def script(parts: Sequence[Block], names: Mapping[str, str], before: str = "") -> str:
     """Return the program that runs blocks.
 
     Parameters
@@ -137,8 +130,10 @@ def script(parts: Sequence[Block], names: Mapping[str, str]) -> str:
     parts : sequence of Block
     names : mapping
         What a reader would have put in the place of the document's own names.
+    before : str
+        Commands before the first block.
     """
-    program = [_PRELUDE]
+    program = [_PRELUDE, before]
     for part in parts:
         text = part.text
         for name, own in names.items():
@@ -197,8 +192,8 @@ def run(program: str, folder: Path, environ: Mapping[str, str], seconds: float) 
     return Run(code, outputs)
 
 
-def environ(kubeconfig: Path, **more: str) -> dict[str, str]:
-    """Return a reader's environment: `muelle` on the path, the namespace in the kube config, no settings of ours."""
+def environ(**more: str) -> dict[str, str]:
+    """Return a reader's environment: `muelle` on the path, no settings of ours."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MUELLE_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, "PATH": path, "KUBECONFIG": str(kubeconfig), **more}
+    return {**kept, "PATH": path, **more}
