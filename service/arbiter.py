@@ -12,6 +12,7 @@ that it is connected, and may have sent its request already.
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import sys
@@ -22,11 +23,15 @@ from gunicorn import arbiter
 from gunicorn.errors import HaltServer
 
 from service.board import SERVING, Board
+from service.companions import Companions
+from service.deaths import Deaths, ending
 from service.succession import Member, decide
 from service.worker import STOP_SIGNALS
 
 #: How long after a worker could not start the next one is tried.
 _RETRY_SECONDS: Final = 5.0
+#: How long companions may take to end at least, when the workers have used up the time that there is.
+_COMPANION_SECONDS: Final = 4.0
 #: From Linux's asm-generic/socket.h; Python has no name for it.
 _SO_ATTACH_FILTER: Final = 26
 #: Classic BPF, as (code, jump if true, jump if false, constant): of the flags in a TCP header's byte 13, where SYN is
@@ -43,19 +48,35 @@ _NO_NEW_CONNECTIONS: Final = (
 class Arbiter(arbiter.Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """The process that forks the workers; see the module.
 
+    Parameters
+    ----------
+    app : Application
+        The server.
+    companions : Companions, optional
+        Started before the workers, let go after them.
+
     Attributes
     ----------
     board : Board
         How far each worker is.
     """
 
-    def __init__(self, app: Any) -> None:
+    reexec_pid: int
+
+    def __init__(self, app: Any, companions: Companions | None = None) -> None:
         super().__init__(app)
         self.board = Board()
+        self.companions = Companions() if companions is None else companions
+        self._deaths: Deaths | None = None
         # Workers of this age and older are to go.
         self._reloaded_age = 0
         self._next_fork = 0.0
         self._stopping = False
+
+    def start(self) -> None:
+        """Listen, and begin to count: the folder of the metrics is empty from here on."""
+        super().start()
+        self._deaths = Deaths()
 
     def reload(self) -> None:
         """Replace all workers by ones that look into the repository anew.
@@ -71,6 +92,7 @@ class Arbiter(arbiter.Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Fork what is missing, and tell those to stop that are to go and no longer needed."""
         self.board.keep({worker.slot for worker in self.WORKERS.values()})
         self.app.look_at_keys()
+        self.companions.keep(self._leave)
         members = [
             Member(pid, worker.age, self.board[worker.slot], worker.told_to_stop)
             for pid, worker in self.WORKERS.items()
@@ -92,24 +114,60 @@ class Arbiter(arbiter.Arbiter):  # type: ignore[misc]  # gunicorn has no types
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def reap_workers(self) -> None:
-        """Bury the dead. One that could not start ends the server only where nobody serves."""
-        try:
-            super().reap_workers()
-        except HaltServer as halt:
-            if self._stopping:
+        """Bury the dead, and count those whom nobody had told to go.
+
+        gunicorn's own keeps to itself how a worker ended, and takes companions for strangers.
+        """
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
                 return
-            if not any(self.board[worker.slot] in SERVING for worker in self.WORKERS.values()):
-                raise
-            self.log.error("%s The others go on; the next try is in %.0f s.", halt.reason, _RETRY_SECONDS)
-            self._next_fork = time.monotonic() + _RETRY_SECONDS
+            if pid == 0:
+                return
+            if pid == self.reexec_pid:
+                self.reexec_pid = 0
+            elif not self.companions.bury(pid, status):
+                self._bury_worker(pid, status)
 
     def stop(self, graceful: bool = True) -> None:
         """Stop all workers; gracefully, so that every client that got a connection gets its answer."""
         self._stopping = True
+        deadline = time.monotonic()
         if graceful:
+            deadline += self.cfg.graceful_timeout
             for listener in self.LISTENERS:
                 hold_off_new_connections(listener.sock)
         super().stop(graceful)
+        # Now that they have written their last.
+        self.companions.stop(max(_COMPANION_SECONDS, deadline - time.monotonic()))
+
+    def _bury_worker(self, pid: int, status: int) -> None:
+        """Book a worker that is gone. One that could not start ends the server only where nobody serves."""
+        worker = self.WORKERS.pop(pid, None)
+        if worker is None:
+            # A process that was handed to us as we are process 1, such as a probe's.
+            self.log.debug("reaped process %d, a stranger", pid)
+            return
+        end = ending(status, told=self._stopping or worker.told_to_stop, stuck=worker.aborted)
+        self.log.log(end.level, "worker %d (pid %d) %s", worker.slot, pid, end.how)
+        if end.failure is not None and self._deaths is not None:
+            self._deaths.count(end.failure)
+        worker.tmp.close()
+        self.cfg.child_exit(self, worker)
+        if end.failure != "boot":
+            return
+        if not any(self.board[other.slot] in SERVING for other in self.WORKERS.values()):
+            raise HaltServer("No worker could start.", os.waitstatus_to_exitcode(status))
+        self.log.error("The others go on; the next try is in %.0f s.", _RETRY_SECONDS)
+        self._next_fork = time.monotonic() + _RETRY_SECONDS
+
+    def _leave(self) -> None:
+        """Close in a new process that is no worker what belongs to the server."""
+        for listener in self.LISTENERS:
+            listener.close()
+        for worker in self.WORKERS.values():
+            worker.tmp.close()
 
 
 def hold_off_new_connections(listener: socket.socket) -> None:

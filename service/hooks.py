@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from service.app import stop
 from service.board import SERVING, Board, State
+from service.memory import forget
 from service.metrics import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
 from service.models import Models
 from service.procfs import claim_slot
@@ -45,6 +46,7 @@ class Hooks:
     def on_starting(self, server: Any) -> None:
         """Begin with an empty folder."""
         prepare_directory(self.directory)
+        forget(self.directory)
         for path in self.directory.glob("selection-*.json"):
             path.unlink(missing_ok=True)
 
@@ -57,7 +59,8 @@ class Hooks:
         server.board[worker.slot] = State.FIRST if alone else State.LOADING
 
     def post_fork(self, server: Any, worker: Any) -> None:
-        """Take the slot, in the worker, before it makes any metric."""
+        """Take the slot, in the worker, before it makes any metric; leave to the companions what is theirs."""
+        server.companions.let_go()
         self._slot = worker.slot
         claim_slot(self.directory, worker.slot, os.getpid())
 

@@ -25,8 +25,9 @@ import atexit
 import logging
 import os
 import threading
+import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -226,6 +227,8 @@ class Metrics:
         )
         own: Collector = _Registered(registry) if directory is None else SlotValues(directory)
         self._collectors = (own,) if processes is None else (own, processes)
+        #: Unix seconds from which on the counters count.
+        self.started_at = time.time() if directory is None else procfs.opened_at(directory)
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self._before_flush: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -275,6 +278,12 @@ class Metrics:
         """Return all workers' metrics and their content type; OpenMetrics when the Accept header names it."""
         self._carry_over()
         return exposed(self._collectors, accept)
+
+    def families(self) -> Iterator[Metric]:
+        """Yield what `render` writes: all workers' metrics, added up."""
+        self._carry_over()
+        for collector in self._collectors:
+            yield from collector.collect()
 
     def _flush_until_closed(self) -> None:
         while not self._stop.wait(FLUSH_SECONDS):
@@ -330,24 +339,28 @@ def _size(path: Path) -> int:
         return 0
 
 
-def install_slot_values(directory: Path, slot: Callable[[], int | None]) -> None:
+def install_slot_values(directory: Path, slot: Callable[[], procfs.Slot | None]) -> None:
     """Make every metric that is made from now on live in files of the worker's slot.
 
     Parameters
     ----------
     directory : Path
-        The folder of the files; the same for the arbiter and all workers.
+        The folder of the files; the same for the arbiter, all workers and all companions.
     slot : callable
         Returns this process's slot; None in the arbiter.
     """
 
     def identity() -> str:
         number = slot()
-        return procfs.ARBITER if number is None else f"w{number}"
+        return procfs.ARBITER if number is None else _identity(number)
 
     # prometheus_client takes the folder from nowhere else.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     values.ValueClass = values.MultiProcessValue(identity)  # type: ignore[no-untyped-call]
+
+
+def _identity(slot: procfs.Slot) -> str:
+    return f"w{slot}" if isinstance(slot, int) else slot
 
 
 def prepare_directory(directory: Path) -> None:
@@ -367,11 +380,11 @@ def lowest_free_slot(used: Iterable[int | None]) -> int:
     return slot
 
 
-def mark_slot_dead(directory: Path, slot: int) -> None:
-    """Drop the gauges of a worker that the arbiter has just reaped, and book its CPU time; in the arbiter."""
+def mark_slot_dead(directory: Path, slot: procfs.Slot) -> None:
+    """Drop the gauges of a process that the arbiter has just reaped, and book its CPU time; in the arbiter."""
     procfs.retire_slot(directory, slot)
     try:
-        multiprocess.mark_process_dead(f"w{slot}", str(directory))  # type: ignore[no-untyped-call]
+        multiprocess.mark_process_dead(_identity(slot), str(directory))  # type: ignore[no-untyped-call]
     except OSError as error:
         # An exception here would end the arbiter.
-        _log.error("slot %d: its gauges could not be removed: %s", slot, error)
+        _log.error("slot %s: its gauges could not be removed: %s", slot, error)

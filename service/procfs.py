@@ -1,4 +1,4 @@
-"""CPU and memory of the arbiter and its workers, read from /proc when somebody scrapes.
+"""CPU and memory of the arbiter, its workers and its companions, read from /proc when somebody scrapes.
 
 A worker's CPU time vanishes from /proc when the arbiter reaps it. So each slot has an account, a small file in the
 metrics folder: which process holds the slot, and how much CPU time those took that held it before. The worker writes
@@ -27,9 +27,14 @@ from prometheus_client.registry import Collector
 
 ARBITER: Final = "arbiter"
 
+#: A worker's number, or a companion's name.
+Slot = int | str
+
 _log = logging.getLogger(__name__)
 
 _MICROSECONDS: Final = 1_000_000
+#: Of /proc/PID/smaps_rollup; the second is memory shared with others, files in a /tmp in memory among them.
+_NO_FILES: Final = (b"Pss_Anon:", b"Pss_Shmem:")
 # Between reaping a worker and booking it the arbiter only logs: that is waited out.
 _ATTEMPTS: Final = 20
 _PAUSE_SECONDS: Final = 0.002
@@ -60,24 +65,32 @@ def open_accounts(directory: Path) -> None:
     _write(directory, ARBITER, Account(0, _reaped()))
 
 
-def claim_slot(directory: Path, slot: int, pid: int) -> None:
-    """Say that this process holds the slot; called by the worker itself, first thing after the fork."""
+def opened_at(directory: Path) -> float:
+    """Return when the arbiter opened the accounts, in Unix seconds; now when it can't be told."""
+    try:
+        return (directory / f"slot_{ARBITER}.txt").stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def claim_slot(directory: Path, slot: Slot, pid: int) -> None:
+    """Say that this process holds the slot; called by the worker or companion itself, first thing after the fork."""
     try:
         _write(directory, str(slot), Account(pid, _read(directory, str(slot)).retired))
     except OSError as error:
         # A full disk must not keep a worker from starting. Its time is booked when it is reaped.
-        _log.error("slot %d: could not be claimed, its CPU time is reported late: %s", slot, error)
+        _log.error("slot %s: could not be claimed, its CPU time is reported late: %s", slot, error)
 
 
-def retire_slot(directory: Path, slot: int) -> None:
-    """Book the CPU time of a worker that the arbiter has just reaped to its slot; called by the arbiter."""
+def retire_slot(directory: Path, slot: Slot) -> None:
+    """Book the CPU time of a child that the arbiter has just reaped to its slot; called by the arbiter."""
     try:
         booked = sum(_read(directory, name).retired for name in _slots(directory))
         account = _read(directory, str(slot))
         _write(directory, str(slot), Account(0, account.retired + max(0, _reaped() - booked)))
     except OSError as error:
         # An exception here would end the arbiter. The next one that is reaped carries what is missing.
-        _log.error("slot %d: its CPU time could not be booked yet: %s", slot, error)
+        _log.error("slot %s: its CPU time could not be booked yet: %s", slot, error)
 
 
 def _reaped() -> int:
@@ -133,7 +146,7 @@ class ProcessGroup(Collector):
         )
         memory = GaugeMetricFamily(
             "muelle_worker_memory_bytes",
-            "Proportional set size (resident size where it can't be read).",
+            "Memory that belongs to no file, shared pages split (resident size where that can't be read).",
             labels=["slot"],
         )
         for slot in (ARBITER, *(slot for slot in _slots(self._directory) if slot != ARBITER)):
@@ -190,12 +203,16 @@ class ProcessGroup(Collector):
         )
 
     def _memory_bytes(self, process: Process) -> int:
-        """Return the PSS, in which a page that n processes share counts 1/n, so that the slots add up."""
+        """Return the process's share of the memory that belongs to no file on a disk.
+
+        A page that n processes share counts 1/n in each, so that the slots add up to what the cgroup has as anonymous
+        and shared memory. Pages of files (programs, libraries) are left out: the kernel can drop them, and charges them
+        to whoever on the machine came first, which in a cluster is hardly ever the pod that uses them.
+        """
         try:
             rollup = (self._proc / str(process.pid) / "smaps_rollup").read_bytes()
         except OSError:
             return process.rss_bytes
-        for line in rollup.splitlines():
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) * 1024
-        return process.rss_bytes
+        sizes = [int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith(_NO_FILES)]
+        # Kernels before 5.3 don't tell them apart.
+        return sum(sizes) if sizes else process.rss_bytes

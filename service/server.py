@@ -12,7 +12,11 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from muelle.errors import SettingsError
 from service.arbiter import Arbiter
 from service.auth import ApiKeys
+from service.companions import Companion, Companions
+from service.metrics_server import metrics_companion
 from service.settings import Settings
+from service.shipper import check_prediction_log, shipper_companion
+from service.tracing import check_tracing, is_wanted
 from service.wsgi import build
 
 
@@ -29,18 +33,23 @@ class Application(WSGIApplication):  # type: ignore[misc]  # gunicorn has no typ
     Raises
     ------
     SettingsError
-        When the file of API keys can't be read.
+        When the file of API keys can't be read, or traces are asked for that can't be made.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        if is_wanted(settings, os.environ):
+            check_tracing(os.environ)
+        check_prediction_log(settings)
         self._keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
         self._generation = 0
+        # Each worker is told its own after the fork.
+        self.slot = 0
         super().__init__("muelle serve")
 
     def load(self) -> Flask:
         """Make the application, in a worker."""
-        return build(self._settings, self._keys, self._selection_file())
+        return build(self._settings, self._keys, self._selection_file(), self.slot)
 
     def look_at_keys(self) -> None:
         """Keep the keys up to date, in the arbiter: a worker that is forked when the file is broken has these."""
@@ -54,8 +63,15 @@ class Application(WSGIApplication):  # type: ignore[misc]  # gunicorn has no typ
         self._generation += 1
 
     def run(self) -> None:
-        """Be the arbiter, until the end."""
-        Arbiter(self).run()
+        """Be the arbiter, until the end.
+
+        Raises
+        ------
+        SettingsError
+            When the metrics' own port can't be had.
+        """
+        directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        Arbiter(self, Companions(_companions(self._settings, directory), directory)).run()
 
     def _selection_file(self) -> Path:
         return Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) / f"selection-{self._generation}.json"
@@ -64,10 +80,23 @@ class Application(WSGIApplication):  # type: ignore[misc]  # gunicorn has no typ
 def main() -> None:
     """Serve with the settings in the environment."""
     try:
-        application = Application(Settings.from_environ(os.environ))
+        Application(Settings.from_environ(os.environ)).run()
     except SettingsError as error:
         sys.exit(f"Error: {error}")
-    application.run()
+
+
+def _companions(settings: Settings, directory: Path) -> list[Companion]:
+    """Return what runs beside the workers; a port that can't be had is a SettingsError."""
+    found = []
+    if settings.metrics_port is not None:
+        if settings.metrics_port == settings.port:
+            raise SettingsError(
+                f"MUELLE_METRICS_PORT: expected another port than the server's own, got {settings.port}"
+            )
+        found.append(metrics_companion(settings.host, settings.metrics_port, directory))
+    if settings.prediction_log is not None:
+        found.append(shipper_companion(settings, directory))
+    return found
 
 
 if __name__ == "__main__":

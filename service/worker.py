@@ -118,7 +118,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def load_wsgi(self) -> None:
-        """Load the application and learn its limits."""
+        """Load the application, which is told its slot, and learn its limits."""
+        self.app.slot = self.slot
         super().load_wsgi()
         service = self.wsgi.extensions["muelle"]
         self._pressure = service.pressure

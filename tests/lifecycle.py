@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -56,14 +57,25 @@ def samples(page: str) -> dict[Series, float]:
     }
 
 
-def scrape(server: Server) -> dict[Series, float]:
+def scrape(server: Server, port: int | None = None) -> dict[Series, float]:
     """Return what /metrics says now; what another worker counted in the last half second is not in it yet."""
-    return samples(server.get("/metrics").body.decode())
+    return samples(server.request("GET", "/metrics", port=port).body.decode())
 
 
 def total(found: Mapping[Series, float], name: str, **labels: str) -> float:
     """Add up the samples of that name that have these labels among theirs."""
     return sum(value for (key, has), value in found.items() if key == name and labels.items() <= dict(has).items())
+
+
+def holders(directory: Path) -> dict[str, int]:
+    """Return the process ids of workers and companions by slot, from the metrics folder; those that live."""
+    found = {}
+    for path in directory.glob("slot_*.txt"):
+        with contextlib.suppress(OSError):
+            pid = int(path.read_text().split()[0])
+            if pid:
+                found[path.stem.removeprefix("slot_")] = pid
+    return found
 
 
 def wait_workers(server: Server, count: int, *, without: set[int] | None = None) -> list[int]:
@@ -96,6 +108,15 @@ def kill(pid: int) -> None:
 class Watch:
     """Scrapes again and again, and remembers every counter that fell or vanished; a context manager.
 
+    Parameters
+    ----------
+    server : Server
+        Whom to ask.
+    directory : Path
+        Its metrics folder.
+    port : int, optional
+        The metrics' own port, to be asked instead of the server's.
+
     Attributes
     ----------
     falls : list of str
@@ -106,13 +127,14 @@ class Watch:
         The most files that the metrics folder held.
     """
 
-    def __init__(self, server: Server, directory: Path) -> None:
+    def __init__(self, server: Server, directory: Path, port: int | None = None) -> None:
         self.falls: list[str] = []
         self.failures: list[str] = []
         self.files = 0
         self.scrapes = 0
         self._server = server
         self._directory = directory
+        self._port = port
         self._last: dict[Series, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -129,7 +151,7 @@ class Watch:
     def _run(self) -> None:
         while not self._stop.wait(0.05):
             try:
-                answer = self._server.get("/metrics")
+                answer = self._server.request("GET", "/metrics", port=self._port)
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
                 continue

@@ -6,6 +6,7 @@ looks at it, without counting on time.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -16,10 +17,13 @@ from sklearn.base import BaseEstimator, RegressorMixin
 
 #: A row with this value never comes back.
 STUCK = 1e6
+#: One with this ends the process that predicts it, as a fault in a native library would.
+FATAL = 1e9
 
 
 class Factor(RegressorMixin, BaseEstimator):
-    """Multiplies its one feature; waits for files where it is told to, and sleeps for minutes on `STUCK`.
+    """Multiplies its one feature; waits for files where it is told to, sleeps for minutes on `STUCK`,
+    and dies of `FATAL`.
 
     Parameters
     ----------
@@ -40,6 +44,8 @@ class Factor(RegressorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         column: NDArray[np.float64] = np.asarray(X, dtype=np.float64)[:, 0]
+        if column.max() >= FATAL:
+            os._exit(5)
         if column.max() >= STUCK:
             time.sleep(600)
         elif column.max() >= 1000:

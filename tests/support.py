@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -51,26 +51,44 @@ class Answer:
 
 
 class Server:
-    """A `muelle serve` process on a free port, its output in a file."""
+    """A `muelle serve` process on a free port, its output in a file.
 
-    def __init__(self, models: Path, folder: Path, settings: Mapping[str, str] | None = None) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    Parameters
+    ----------
+    models : Path
+        The repository.
+    folder : Path
+        Where the output goes.
+    settings : mapping, optional
+        More environment variables.
+    prefix : sequence of str, optional
+        A command that is given the server's, and becomes it.
+    """
+
+    def __init__(
+        self, models: Path, folder: Path, settings: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        given = settings or {}
+        self.host = given.get("MUELLE_HOST", "127.0.0.1")
+        number = given.get("MUELLE_PORT", "")
+        self.port = int(number) if number.isdecimal() else free_port()
+        self.url = f"http://{self.host}:{self.port}"
         self.repository = models
         self.log_path = folder / "server.log"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("MUELLE_")}
         self._environ = inherited | {
             "MUELLE_MODELS": str(models),
-            "MUELLE_HOST": "127.0.0.1",
+            "MUELLE_HOST": self.host,
             "MUELLE_PORT": str(self.port),
-            **(settings or {}),
+            **given,
         }
+        self._prefix = tuple(prefix)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "muelle.cli", "serve"], env=self._environ, stdout=log, stderr=log
+                [*self._prefix, sys.executable, "-m", "muelle.cli", "serve"], env=self._environ, stdout=log, stderr=log
             )
         return self
 
@@ -112,9 +130,10 @@ class Server:
         headers: Mapping[str, str] | None = None,
         *,
         timeout: float = 20.0,
+        port: int | None = None,
     ) -> Answer:
-        """Send one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        """Send one request on a connection of its own; to another port of the server where one is given."""
+        connection = http.client.HTTPConnection(self.host, port or self.port, timeout=timeout)
         with contextlib.closing(connection):
             data = body.encode() if isinstance(body, str) else body
             connection.request(method, path, data, dict(headers or {}))

@@ -114,9 +114,13 @@ def edges(objects: Sequence[Object]) -> list[Edge]:
 
 
 def _of_service(service: Object, objects: Sequence[Object]) -> Iterator[Edge]:
+    if service["spec"].get("clusterIP") == "None":
+        # No way of requests: the replicas look up each other's addresses there.
+        yield from (Edge(node(service), node(item), "names", dotted=True) for item in _selected_by(service, objects))
+        return
     if SLOT_LABEL not in service["metadata"]["labels"]:
         yield Edge(_ALL, node(service), carries=True)
-    for deployment in _selected(service["spec"]["selector"], objects):
+    for deployment in _selected_by(service, objects):
         ports = deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
         port = service["spec"]["ports"][0]
         target = next(item["containerPort"] for item in ports if item["name"] == port["targetPort"])
@@ -184,6 +188,10 @@ def node(thing: Object) -> Node:
 def _selected(selector: Mapping[str, str], objects: Iterable[Object]) -> list[Object]:
     deployments = [thing for thing in objects if thing["kind"] == "Deployment"]
     return [item for item in deployments if selector.items() <= item["spec"]["template"]["metadata"]["labels"].items()]
+
+
+def _selected_by(service: Object, objects: Iterable[Object]) -> list[Object]:
+    return _selected(service["spec"]["selector"], objects)
 
 
 def _matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

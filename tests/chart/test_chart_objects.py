@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from rendering import CHART, EXAMPLES, merged, render
+from rendering import CHART, EXAMPLES, GATEWAY, merged, render
 
 import muelle
 
@@ -21,11 +21,11 @@ def test_with_no_values_one_slot_has_two_pods_and_nothing_optional_is_made():
         "PodDisruptionBudget",
         "Pod",
     }
-    assert set(release.of("Service")) == {"m-muelle", "m-muelle-a", "m-muelle-b"}
+    assert set(release.of("Service")) == {"m-muelle", "m-muelle-a", "m-muelle-b", "m-muelle-pods"}
 
 
 def test_a_release_whose_name_says_muelle_is_not_called_muelle_twice():
-    assert set(render(release="muelle-eu").of("Service")) == {"muelle-eu", "muelle-eu-a", "muelle-eu-b"}
+    assert set(render(release="muelle-eu").of("Service")) == {f"muelle-eu{end}" for end in ("", "-a", "-b", "-pods")}
 
 
 def test_the_longest_release_name_that_helm_takes_gives_names_that_kubernetes_takes():
@@ -92,12 +92,54 @@ def test_the_front_service_tells_the_commands_what_kind_of_release_this_is():
 
 def test_services_lead_to_the_predictors_http_port():
     release = render()
-    ports = release.predictor()["ports"]
-    assert ports == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
+    assert {"name": "http", "containerPort": 8080, "protocol": "TCP"} in release.predictor()["ports"]
     assert release.environment()["MUELLE_PORT"] == "8080"
-    for service in release.of("Service").values():
-        (port,) = service["spec"]["ports"]
+    for name in ("m-muelle", "m-muelle-a", "m-muelle-b"):
+        port = release.one("Service", name)["spec"]["ports"][0]
         assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, "http")
+
+
+def test_the_metrics_port_is_on_the_slots_services_alone():
+    release = render({"metrics": {"port": 9100}})
+    assert {"name": "metrics", "containerPort": 9100, "protocol": "TCP"} in release.predictor()["ports"]
+    assert release.environment()["MUELLE_METRICS_PORT"] == "9100"
+    for slot in "ab":
+        port = release.one("Service", f"m-muelle-{slot}")["spec"]["ports"][1]
+        assert (port["name"], port["port"], port["targetPort"]) == ("metrics", 9100, "metrics")
+    # Whoever comes from outside comes through the front, or to port 80 of a slot.
+    assert [port["name"] for port in release.front()["spec"]["ports"]] == ["http"]
+    outside = {"ingress": {"enabled": True, "hosts": ["a.example"]}}
+    (rule,) = render(outside).one("Ingress", "m-muelle")["spec"]["rules"]
+    assert [path["backend"]["service"]["port"] for path in rule["http"]["paths"]] == [{"name": "http"}]
+    assert {ref["port"] for rule in render(GATEWAY).rules() for ref in rule["backendRefs"]} == {80}
+
+
+def test_without_a_metrics_port_there_is_none():
+    release = render({"metrics": {"port": 0}})
+    assert [port["name"] for port in release.predictor()["ports"]] == ["http"]
+    assert "MUELLE_METRICS_PORT" not in release.environment()
+    assert all(port["name"] == "http" for thing in release.of("Service").values() for port in thing["spec"]["ports"])
+
+
+def test_replicas_find_each_other_by_a_service_of_all_of_them():
+    release = render()
+    service = release.one("Service", "m-muelle-pods")
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == SELECTOR | {"app.kubernetes.io/component": "predictor"}
+    for slot in ("a", "b"):
+        labels = release.deployment(slot)["spec"]["template"]["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= labels.items()
+    # Each address is a pod's own, so the port is the pods' own too.
+    (port,) = service["spec"]["ports"]
+    assert release.environment()["MUELLE_FEEDBACK_PEERS"] == f"m-muelle-pods:{port['port']}"
+    assert port["port"] == int(release.environment()["MUELLE_PORT"])
+
+
+def test_without_feedback_nobody_is_asked():
+    release = render({"settings": {"feedbackRows": 0}})
+    assert "m-muelle-pods" not in release.of("Service")
+    assert "MUELLE_FEEDBACK_PEERS" not in release.environment()
+    assert release.environment()["MUELLE_FEEDBACK_ROWS"] == "0"
 
 
 def test_the_front_service_can_be_a_node_port_and_be_annotated():

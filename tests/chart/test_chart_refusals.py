@@ -25,6 +25,11 @@ FETCH = {"models": {"from": "fetch"}}
         ({"models": {"serve": ["iris 1"]}}, "at '/models/serve/0': 'iris 1' does not match"),
         ({"settings": {"maxRow": 5}}, "additional properties 'maxRow' not allowed"),
         ({"settings": {"workers": 0}}, "at '/settings/workers': minimum: got 0, want 1"),
+        ({"metrics": {"port": 70000}}, "at '/metrics/port': maximum: got 70,000, want 65,535"),
+        (
+            {"metrics": {"port": 8080}},
+            "metrics.port is 8080, where predictions are answered: take another, or 0 for none",
+        ),
         ({"resources": {"request": {}}}, "additional properties 'request' not allowed"),
         ({"extraEnv": [{"value": "x"}]}, "at '/extraEnv/0': missing property 'name'"),
         (

@@ -4,6 +4,7 @@ from rendering import DIGEST, GATEWAY, merged, refusal, render
 
 FETCH = {"models": {"from": "fetch", "fetch": {"bundles": [{"url": "s3://b/iris/1", "digest": DIGEST}]}}}
 CLOSED = {"networkPolicy": {"enabled": True}}
+NO_FEEDBACK = {"settings": {"feedbackRows": 0}}
 
 
 def policy(*values):
@@ -11,31 +12,59 @@ def policy(*values):
 
 
 def test_a_network_policy_lets_callers_in_at_the_http_port_and_the_pods_out_nowhere():
-    spec = policy()
+    spec = policy(NO_FEEDBACK)
     assert spec["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "predictor"
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
-    assert spec["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
+    assert spec["ingress"] == [{"ports": [{"port": port, "protocol": "TCP"}]} for port in ("http", "metrics")]
     assert spec["egress"] == []
     assert "NetworkPolicy" not in render().kinds()
 
 
 def test_fetching_pods_may_ask_dns_and_https():
-    (rule,) = policy(FETCH)["egress"]
+    (rule,) = policy(FETCH, NO_FEEDBACK)["egress"]
     assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {(53, "UDP"), (53, "TCP"), (443, "TCP")}
 
 
 def test_more_ways_out_are_added():
     more = {"networkPolicy": {"egress": [{"ports": [{"port": 9000}]}]}}
-    assert policy(more)["egress"] == [{"ports": [{"port": 9000}]}]
-    assert len(policy(FETCH, more)["egress"]) == 2
+    assert policy(more, NO_FEEDBACK)["egress"] == [{"ports": [{"port": 9000}]}]
+    assert len(policy(FETCH, more, NO_FEEDBACK)["egress"]) == 2
+    assert len(policy(FETCH, more)["egress"]) == 3
+
+
+def test_replicas_reach_each_other_and_dns_for_labels():
+    dns, others = policy()["egress"]
+    assert {(port["port"], port["protocol"]) for port in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert others["ports"] == [{"port": 8080, "protocol": "TCP"}]
+    labels = render().deployment()["spec"]["template"]["metadata"]["labels"]
+    web = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "web"}}}
+    callers = policy({"networkPolicy": {"from": [web]}})["ingress"][0]["from"]
+    for peer in (others["to"][0], callers[-1]):
+        assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+    assert len(policy(NO_FEEDBACK, {"networkPolicy": {"from": [web]}})["ingress"][0]["from"]) == len(callers) - 1
+    assert [port["port"] for port in policy(FETCH)["egress"][0]["ports"]] == [53, 53, 443]
 
 
 def test_helm_test_gets_through_where_callers_are_named():
     peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "web"}}}
-    (rule,) = policy({"networkPolicy": {"from": [peer]}})["ingress"]
+    rule = policy({"networkPolicy": {"from": [peer]}})["ingress"][0]
     labels = render().one("Pod", "m-muelle-test")["metadata"]["labels"]
     assert rule["from"][0] == peer
     assert rule["from"][1]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_scrapes_come_from_their_own_peers_or_from_where_callers_do():
+    web, monitoring = (
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}} for name in ("web", "monitoring")
+    )
+    same = policy({"networkPolicy": {"from": [web]}})["ingress"][1]
+    assert (same["ports"][0]["port"], same["from"]) == ("metrics", [web])
+    own = policy({"networkPolicy": {"from": [web], "metricsFrom": [monitoring]}})["ingress"]
+    assert (own[0]["from"][0], own[1]["from"]) == (web, [monitoring])
+    only = policy({"networkPolicy": {"metricsFrom": [monitoring]}})["ingress"]
+    assert ("from" in only[0], only[1]["from"]) == (False, [monitoring])
+    without = policy({"metrics": {"port": 0}})["ingress"]
+    assert [rule["ports"][0]["port"] for rule in without] == ["http"]
 
 
 def test_a_service_monitor_scrapes_each_slots_pods_once():
@@ -45,9 +74,10 @@ def test_a_service_monitor_scrapes_each_slots_pods_once():
     assert expression == {"key": "muelle.io/slot", "operator": "Exists"}
     # Of the Services only the slots' have that label, and between them each pod once.
     assert "muelle.io/slot" not in release.front()["metadata"]["labels"]
+    assert "muelle.io/slot" not in release.one("Service", "m-muelle-pods")["metadata"]["labels"]
     assert release.one("Service", "m-muelle-a")["metadata"]["labels"]["muelle.io/slot"] == "a"
     (endpoint,) = monitor["spec"]["endpoints"]
-    assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("http", "/metrics", "7s")
+    assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("metrics", "/metrics", "7s")
     assert monitor["metadata"]["labels"]["release"] == "p"
 
 
@@ -62,6 +92,13 @@ def test_scraped_series_tell_slot_and_release_without_covering_a_label_of_ours()
     for kind, key in (("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")):
         (endpoint,) = render({f"{kind[0].lower()}{kind[1:]}": {"enabled": True}}).one(kind, "m-muelle")["spec"][key]
         assert {rule["targetLabel"] for rule in endpoint["relabelings"]} == {"release_slot", "release"}
+
+
+def test_monitors_ask_at_the_metrics_port_where_there_is_one():
+    for kind, key in (("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")):
+        for number, name in ((9090, "metrics"), (0, "http")):
+            values = {f"{kind[0].lower()}{kind[1:]}": {"enabled": True}, "metrics": {"port": number}}
+            assert [item["port"] for item in render(values).one(kind, "m-muelle")["spec"][key]] == [name]
 
 
 def test_scraping_each_pod_twice_is_refused():

@@ -7,7 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from lifecycle import EIGHT, FOUR, LINEAR, OPERATOR, factor_bundle, kill, wait_loads, wait_workers
+from lifecycle import EIGHT, FOUR, LINEAR, OPERATOR, factor_bundle, kill, scrape, total, wait_loads, wait_workers
 from load_client import Load
 from raw_client import RawClient
 from support import Server
@@ -177,4 +177,7 @@ def test_a_worker_that_can_not_start_does_not_end_the_server(repository: Path, t
         away.rename(metrics)
         wait_workers(server, 2)
         wait_loads(server, 9)
+        found = scrape(server)
+        assert total(found, "muelle_worker_failures_total", reason="signal") == 1
+        assert total(found, "muelle_worker_failures_total", reason="boot") >= 1
         assert server.stop() == 0

@@ -12,6 +12,7 @@ from raw_client import RawClient
 from support import Server
 
 REQUESTS = "muelle_requests_total"
+FAILURES = "muelle_worker_failures_total"
 
 
 def test_a_killed_worker_costs_only_the_requests_in_its_hands(repository: Path, tmp_path: Path) -> None:
@@ -41,6 +42,7 @@ def test_a_killed_worker_costs_only_the_requests_in_its_hands(repository: Path, 
         assert watch.falls == []
         assert len(watch.failures) <= len(gone)
         server.wait_for(lambda: total(scrape(server), "muelle_requests_in_progress") == 0, "idle")
+        assert total(scrape(server), FAILURES, reason="signal") == total(scrape(server), FAILURES) == len(gone)
         # What the killed ones had counted in their last half second is lost; nothing is counted twice.
         counted = total(scrape(server), REQUESTS, model="linear", code="200")
         assert 0 < counted <= tally.ok + len(failed)
@@ -68,9 +70,10 @@ def test_recycled_workers_fail_nobody_and_count_everything(repository: Path, tmp
         assert watch.falls == []
         assert watch.failures == []
         assert watch.scrapes > 5
-        # Each slot has a counter, a histogram, two gauges and an account (for an instant two); the arbiter an account.
-        # There are three slots, as one worker is replaced at a time; and what all of them serve, for an instant twice.
-        assert watch.files <= 3 * 6 + 2 + 2
+        # Each slot has a counter, a histogram, two gauges, an account (for an instant two) and a memory; the arbiter
+        # has two of these. There are three slots, as one worker is replaced at a time; what all of them serve, for an
+        # instant twice; and the lock of those who count labels.
+        assert watch.files <= 3 * 7 + 3 + 2 + 1
         assert len(seen) >= 6
         server.wait_for(lambda: total(scrape(server), REQUESTS, code="200") == tally.ok, "to have counted everything")
         found = scrape(server)
@@ -78,6 +81,7 @@ def test_recycled_workers_fail_nobody_and_count_everything(repository: Path, tmp
         for histogram in ("muelle_request_duration_seconds", "muelle_batch_rows"):
             assert total(found, f"{histogram}_count") == tally.ok
         assert total(found, "muelle_requests_in_progress") == 0
+        assert total(found, FAILURES) == 0
         assert server.stop() == 0
         assert not [line for line in server.log() if line["level"] in ("warning", "error", "critical")]
 
@@ -95,5 +99,6 @@ def test_a_worker_whose_threads_are_stuck_in_a_model_is_replaced(tmp_path: Path)
             wait_workers(server, 1, without=old)
             assert (first.read_to_end(), second.read_to_end()) == (b"", b"")
             assert server.post("/predict", FOUR).json == EIGHT
+        assert total(scrape(server), FAILURES, reason="timeout") == total(scrape(server), FAILURES) == 1
         assert server.stop() == 0
         assert [line["level"] for line in server.log() if "WORKER TIMEOUT" in line["message"]] == ["critical"]

@@ -3,6 +3,25 @@
 {{- if contains "muelle" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-muelle{{ end }}
 {{- end }}
 
+{{/* The Service whose addresses are all replicas; a long release name is cut, to stay below 64 characters. */}}
+{{- define "muelle.podsName" -}}
+{{ include "muelle.fullname" . | trunc 58 | trimSuffix "-" }}-pods
+{{- end }}
+
+{{/* Whether labels are taken at POST /feedback. */}}
+{{- define "muelle.feedback" -}}
+{{- if ne (int (dig "feedbackRows" 1 (.Values.settings | default dict))) 0 }}true{{ end }}
+{{- end }}
+
+{{/* Bytes of the volume for the prediction log's spool: twice its bound, as a pod that goes beyond is evicted. Empty where
+there is no such log, or the settings name a folder themselves. */}}
+{{- define "muelle.spoolBytes" -}}
+{{- $settings := .Values.settings | default dict -}}
+{{- if and $settings.predictionLog (not $settings.predictionLogSpool) -}}
+{{ mul 2 (int64 (dig "predictionLogSpoolBytes" 268435456 $settings)) }}
+{{- end -}}
+{{- end }}
+
 {{/* What a selector needs beside the slot. */}}
 {{- define "muelle.selectorLabels" -}}
 app.kubernetes.io/name: muelle

@@ -31,6 +31,11 @@ volumes:
   - name: models
     emptyDir: {sizeLimit: {{ $values.models.fetch.sizeLimit }}}
 {{- end }}
+{{- with include "muelle.spoolBytes" .root }}
+  - name: prediction-log
+    # On the node's disk, since /tmp is memory. It outlives the container, not the pod.
+    emptyDir: {sizeLimit: {{ . | quote }}}
+{{- end }}
 {{- with $values.auth.existingSecret }}
   - name: api-keys
     # This one key of it, whatever else is there. It holds hashes only, so any uid may read it.
@@ -104,6 +109,9 @@ imagePullPolicy: {{ $values.image.pullPolicy }}
 args: [serve]
 ports:
   - {name: http, containerPort: 8080, protocol: TCP}
+{{- with int $values.metrics.port }}
+  - {name: metrics, containerPort: {{ . }}, protocol: TCP}
+{{- end }}
 env: {{- include "muelle.environment" . | nindent 2 }}
 {{- with $values.extraEnvFrom }}
 envFrom: {{- toYaml . | nindent 2 }}
@@ -151,6 +159,9 @@ volumeMounts:
 {{- else if eq $values.models.from "fetch" }}
   - {name: models, mountPath: /models, readOnly: true}
 {{- end }}
+{{- if include "muelle.spoolBytes" .root }}
+  - {name: prediction-log, mountPath: /prediction-log}
+{{- end }}
 {{- if $values.auth.existingSecret }}
   # The folder and no subPath, which would never see a changed Secret.
   - {name: api-keys, mountPath: /etc/muelle/api-keys, readOnly: true}
@@ -165,6 +176,13 @@ volumeMounts:
 # The `muelle` commands own this value, so it is always there; empty means all models.
 - {name: MUELLE_SERVE, value: {{ .one.serve | quote }}}
 - {name: MUELLE_PORT, value: "8080"}
+{{- with int $values.metrics.port }}
+- {name: MUELLE_METRICS_PORT, value: {{ . | quote }}}
+{{- end }}
+{{- if include "muelle.feedback" .root }}
+# The pods' own port: there is no Service's address in between.
+- {name: MUELLE_FEEDBACK_PEERS, value: "{{ include "muelle.podsName" .root }}:8080"}
+{{- end }}
 {{- if ne $values.models.from "image" }}
 - {name: MUELLE_MODELS, value: /models}
 {{- end }}
@@ -175,6 +193,9 @@ volumeMounts:
 - {name: MUELLE_GRACEFUL_TIMEOUT_SECONDS, value: {{ include "muelle.gracefulSeconds" .root | quote }}}
 {{- if $values.auth.existingSecret }}
 - {name: MUELLE_API_KEYS_FILE, value: {{ printf "/etc/muelle/api-keys/%s" $values.auth.key | quote }}}
+{{- end }}
+{{- if include "muelle.spoolBytes" .root }}
+- {name: MUELLE_PREDICTION_LOG_SPOOL, value: /prediction-log/spool}
 {{- end }}
 {{- range $key, $value := $values.settings }}
 {{- /* toJson: a large number must not become 1e+07. */}}

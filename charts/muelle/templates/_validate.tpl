@@ -133,6 +133,9 @@
 {{- if and .Values.keda.enabled (not .Values.keda.triggers) }}
 {{- $faults = append $faults "keda.enabled: keda.triggers must say what to scale by" }}
 {{- end }}
+{{- if eq (int .Values.metrics.port) 8080 }}
+{{- $faults = append $faults "metrics.port is 8080, where predictions are answered: take another, or 0 for none" }}
+{{- end }}
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
 {{- $faults = append $faults "serviceMonitor.enabled and podMonitor.enabled would scrape each pod twice: switch one of them off" }}
 {{- end }}

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import values
 
 from service.board import Board, State
+from service.companions import Companions
 from service.hooks import Hooks
 from service.settings import Settings
 
@@ -104,7 +105,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hooks:
 
 @pytest.fixture
 def server(hooks: Hooks) -> Any:
-    arbiter = SimpleNamespace(WORKERS={}, board=Board())
+    arbiter = SimpleNamespace(WORKERS={}, board=Board(), companions=Companions())
     hooks.on_starting(arbiter)
     return arbiter
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.procfs import ProcessGroup, claim_slot, open_accounts, retire_slot
+from service.procfs import ProcessGroup, claim_slot, open_accounts, opened_at, retire_slot
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs procfs")
 
@@ -199,6 +199,19 @@ def test_memory_is_the_proportional_share(arbiter: Arbiter) -> None:
     assert memory["arbiter"] < before
 
 
+def test_memory_is_that_of_no_file(arbiter: Arbiter, tmp_path: Path) -> None:
+    pid = str(arbiter.process.pid)
+    (tmp_path / "proc" / pid).mkdir(parents=True)
+    shutil.copyfile(f"/proc/{pid}/stat", tmp_path / "proc" / pid / "stat")
+    lines = ["Rss: 900 kB", "Pss: 600 kB", "Pss_Anon: 300 kB", "Pss_File: 200 kB", "Pss_Shmem: 100 kB"]
+    rollup = tmp_path / "proc" / pid / "smaps_rollup"
+    rollup.write_text("\n".join(lines))
+    assert read(ProcessGroup(tmp_path, arbiter.process.pid, tmp_path / "proc"))[1]["arbiter"] == 400 * 1024
+    # An older kernel.
+    rollup.write_text("\n".join(lines[:2]))
+    assert read(ProcessGroup(tmp_path, arbiter.process.pid, tmp_path / "proc"))[1]["arbiter"] > 1 << 20
+
+
 def test_memory_falls_back_to_the_resident_size(arbiter: Arbiter, tmp_path: Path) -> None:
     pid = str(arbiter.process.pid)
     (tmp_path / "proc" / pid).mkdir(parents=True)
@@ -238,6 +251,16 @@ def test_accounts_begin_anew(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["slot_arbiter.txt"]
 
 
+def test_when_the_accounts_were_opened_stays_as_workers_come_and_go(tmp_path: Path) -> None:
+    open_accounts(tmp_path)
+    opened = opened_at(tmp_path)
+    claim_slot(tmp_path, 0, 1)
+    retire_slot(tmp_path, 0)
+    assert opened_at(tmp_path) == opened
+    # Nobody opened these: from now on.
+    assert opened_at(tmp_path / "gone") >= opened
+
+
 def test_a_folder_that_is_gone_stops_neither_worker_nor_arbiter(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -245,3 +268,19 @@ def test_a_folder_that_is_gone_stops_neither_worker_nor_arbiter(
         claim_slot(tmp_path / "gone", 0, 1)
         retire_slot(tmp_path / "gone", 0)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["slot 0", "slot 0"]
+
+
+def test_a_companion_has_a_slot_of_its_own_by_its_name(arbiter: Arbiter) -> None:
+    arbiter.do("fork('metrics', 0.2, 8)")
+    arbiter.do("recycle(0, 0.2)")
+    cpu, memory = read(arbiter.group)
+    assert set(cpu) == {"arbiter", "0", "metrics"}
+    assert cpu["metrics"] >= 0.15
+    assert memory["metrics"] > 8 << 20
+    for order in ("kill('metrics')", "reap('metrics')", "retire_slot(directory, 'metrics')"):
+        arbiter.do(order)
+    cpu, memory = read(arbiter.group)
+    assert cpu["metrics"] >= 0.2
+    # Not to the slot that was retired before.
+    assert cpu["0"] < 0.3
+    assert "metrics" not in memory

@@ -27,6 +27,11 @@ def start(**environ: str) -> subprocess.CompletedProcess[str]:
     ("key", "value", "message"),
     [
         ("MUELLE_WORKERS", "no", "MUELLE_WORKERS: expected a whole number of processes, 1 or more, got 'no'"),
+        (
+            "MUELLE_METRICS_PORT",
+            "8080",
+            "MUELLE_METRICS_PORT: expected another port than the server's own, got 8080",
+        ),
         ("MUELLE_API_KEYS_FILE", "/nowhere/keys", "API keys: /nowhere/keys can't be read: No such file or directory"),
     ],
 )
