@@ -47,6 +47,13 @@ def authorise(service: Service, environ: WSGIEnvironment) -> None:
         exchange_of(environ).caller = caller
 
 
+def turn_away_when_overloaded(service: Service) -> None:
+    """Turn a request away, before its body is read, that came when too many were in hand or waiting."""
+    if service.pressure.turned_away:
+        service.metrics.shed("concurrency")
+        raise OverloadedError(f"{service.settings.max_concurrency} requests are in hand or waiting; try again later")
+
+
 def answer_simple(service: Service, environ: WSGIEnvironment, name: str | None, version: str | None) -> Reply:
     """Answer a request of the simple API."""
     exchange, served = _admit(service, environ, "simple", name, version)
@@ -55,7 +62,7 @@ def answer_simple(service: Service, environ: WSGIEnvironment, name: str | None, 
     predictor = served.ready_predictor()
     served.metrics.enter()
     try:
-        started = perf_counter()
+        exchange.decode_started = started = perf_counter()
         request = simple.decode(body, predictor.signature, service.settings.max_rows)
         exchange.rows = request.rows
         validated = perf_counter()
@@ -65,6 +72,8 @@ def answer_simple(service: Service, environ: WSGIEnvironment, name: str | None, 
         encoded = perf_counter()
     finally:
         served.metrics.leave()
+    if served.memory is not None:
+        served.memory.remember(exchange.request_id, answers, request.rows)
     if served.observations is not None:
         served.observations.add(exchange.request_id, request.data, answers, request.rows, len(body))
     parsed = request.parsed_at
@@ -82,7 +91,7 @@ def answer_oip(service: Service, environ: WSGIEnvironment, name: str | None, ver
     predictor = served.ready_predictor()
     served.metrics.enter()
     try:
-        started = perf_counter()
+        exchange.decode_started = started = perf_counter()
         request = oip.decode(body, header_length, predictor.signature, service.settings.max_rows)
         exchange.rows = request.rows
         validated = perf_counter()
@@ -92,6 +101,8 @@ def answer_oip(service: Service, environ: WSGIEnvironment, name: str | None, ver
         encoded = perf_counter()
     finally:
         served.metrics.leave()
+    if served.memory is not None:
+        served.memory.remember(exchange.request_id, answers, request.rows)
     if served.observations is not None:
         served.observations.add(exchange.request_id, request.data, answers, request.rows, len(body))
     parsed = request.parsed_at
@@ -108,8 +119,6 @@ def _admit(
     exchange = exchange_of(environ)
     exchange.protocol = protocol
     authorise(service, environ)
-    if service.pressure.turned_away:
-        service.metrics.shed("concurrency")
-        raise OverloadedError(f"{service.settings.max_concurrency} requests are in hand or waiting; try again later")
+    turn_away_when_overloaded(service)
     exchange.model = served = service.models.get(name, version)
     return exchange, served

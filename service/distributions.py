@@ -94,7 +94,7 @@ class ModelDistributions:
             if name in profile.predictions and (name != CONFIDENCE or has_probabilities)
         }
         self._bins = {name: _Bins(families, labels, name, Binning.of(column)) for name, column in binned.items()}
-        self._classes = _class_labels(signature)
+        self._classes = class_labels(signature)
         named = (*self._classes.values(), OTHER) if self._classes else ()
         self._by_class = {label: families.predictions.labels(*labels, label) for label in named}
         self._confidence = families.confidence.labels(*labels) if has_probabilities else None
@@ -160,7 +160,7 @@ class _Bins:
         return [partial(counter.inc, number) for counter, number in zip(self._counters, counted, strict=True) if number]
 
 
-def _class_labels(signature: Signature) -> dict[Scalar, str]:
+def class_labels(signature: Signature) -> dict[Scalar, str]:
     """Return the label of each class that is counted by itself; none unless a row has exactly one class."""
     output = signature.output("predict")
     if output.classes is None or len(output.shape) > 1:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from service.models import ServedModel
+    from service.spans import Trace, Tracing
 
 KEY: Final = "muelle.exchange"
 #: An id from outside goes into logs and headers, so only these characters, and not too many of them.
@@ -56,9 +57,25 @@ class Exchange:
         Rows predicted.
     caller : str, optional
         Name of the API key that was used.
+    trace : Trace, optional
+        Its place in a trace, where traces are made.
+    decode_started : float
+        When the first stage began, on the clock of `time.perf_counter`; means something only beside `stages`.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "caller", "model", "protocol", "request_id", "rows", "stages", "status")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "caller",
+        "decode_started",
+        "model",
+        "protocol",
+        "request_id",
+        "rows",
+        "stages",
+        "status",
+        "trace",
+    )
 
     def __init__(self, given_id: str | None) -> None:
         if given_id is None or REQUEST_ID.fullmatch(given_id) is None:
@@ -72,6 +89,8 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.caller: str | None = None
+        self.trace: Trace | None = None
+        self.decode_started = 0.0
 
 
 def exchange_of(environ: WSGIEnvironment) -> Exchange:
@@ -91,17 +110,26 @@ class Observed:
         Where prediction requests are counted.
     access_log : AccessLog, optional
         One line a request; None for none.
+    tracing : Tracing, optional
+        Where a request's trace is handed in; None for none.
     """
 
-    def __init__(self, app: WSGIApplication, metrics: Metrics, access_log: AccessLog | None) -> None:
+    def __init__(
+        self, app: WSGIApplication, metrics: Metrics, access_log: AccessLog | None, tracing: Tracing | None = None
+    ) -> None:
         self._app = app
         self._unknown = metrics.for_model()
         self._access_log = access_log
+        self._tracing = tracing
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         started = time.perf_counter()
         exchange = environ[KEY] = Exchange(environ.get("HTTP_X_REQUEST_ID"))
+        # What is predicted and what is reported comes by POST; probes and scrapes make no traces.
+        trace = None
+        if self._tracing is not None and environ["REQUEST_METHOD"] == "POST":
+            trace = exchange.trace = self._tracing.begin(environ)
 
         def respond(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
             exchange.status = int(status[:3])
@@ -132,4 +160,7 @@ class Observed:
                     bytes_out=exchange.bytes_out,
                     rows=exchange.rows,
                     caller=exchange.caller,
+                    trace=trace,
                 )
+            if self._tracing is not None and trace is not None:
+                self._tracing.end(environ, exchange, trace, started, seconds)

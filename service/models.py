@@ -12,6 +12,8 @@ from typing import Literal
 
 from muelle.errors import MuelleError, NotFoundError, NotReadyError
 from muelle.inference import Predictor
+from service.feedback import Feedback
+from service.memory import ModelMemory
 from service.metrics import Metrics, ModelMetrics
 from service.observations import ModelObservations, Observations
 from service.selection import Selection, Version, select
@@ -36,6 +38,8 @@ class ServedModel:
         Why it is not ready; empty when it is.
     observations : ModelObservations, optional
         What gathers its rows and answers, for drift and the prediction log; None when nobody wants them.
+    memory : ModelMemory, optional
+        What remembers its answers, for labels that come later; None when there are none to come.
     """
 
     name: str
@@ -45,6 +49,7 @@ class ServedModel:
     reason: str = "loading"
     predictor: Predictor | None = None
     observations: ModelObservations | None = None
+    memory: ModelMemory | None = None
 
     def ready_predictor(self) -> Predictor:
         """Return the predictor; raises `NotReadyError` with the reason when there is none."""
@@ -66,6 +71,8 @@ class Models:
         Returns what is to be served; without it the repository is looked into.
     observations : Observations, optional
         What gathers rows and answers; None for nothing.
+    feedback : Feedback, optional
+        What remembers answers for labels; None for nothing.
     """
 
     def __init__(
@@ -74,11 +81,13 @@ class Models:
         metrics: Metrics,
         find: Callable[[], Selection] | None = None,
         observations: Observations | None = None,
+        feedback: Feedback | None = None,
     ) -> None:
         self._settings = settings
         self._find = find or partial(select, settings)
         self._metrics = metrics
         self._observations = observations
+        self._feedback = feedback
         self._models: dict[str, dict[str, ServedModel]] = {}
         #: What a request may name: (model, version), either None for the default.
         self._table: dict[tuple[str | None, str | None], ServedModel] = {}
@@ -212,6 +221,7 @@ class Models:
             return
         # Before it can answer, so that its first rows are counted.
         model.observations = self._observe(model, predictor)
+        model.memory = self._remember(model, predictor)
         model.predictor = predictor
         model.reason = ""
         model.state = "ready"
@@ -229,4 +239,14 @@ class Models:
         except OSError as error:
             # No room for its series in the metrics folder: it answers all the same.
             _log.error("%s %s is not observed: %s", model.name, model.version, error)
+            return None
+
+    def _remember(self, model: ServedModel, predictor: Predictor) -> ModelMemory | None:
+        if self._feedback is None:
+            return None
+        try:
+            return self._feedback.of(predictor)
+        except OSError as error:
+            # No room for its series in the metrics folder: it answers all the same.
+            _log.error("%s %s takes no labels: %s", model.name, model.version, error)
             return None

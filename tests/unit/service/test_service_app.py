@@ -66,7 +66,7 @@ def test_the_status_page_tells_what_is_served(app: App) -> None:
     assert len(iris["features"]) == 4
     assert app.post(iris["predict"], ROW).get_json() == {"prediction": 0}
     for link in document["links"].values():
-        assert app.client.get(link).status_code == (405 if link == "/predict" else 200)
+        assert app.client.get(link).status_code == (405 if link in ("/predict", "/feedback") else 200)
     assert "Set-Cookie" not in answer.headers
 
 

@@ -154,6 +154,7 @@ def test_only_models_that_are_ready_are_described(tmp_path: Path) -> None:
     (factor_bundle(tmp_path, name="b") / "golden.json").unlink()
     posts = {path for path, methods in document(tmp_path)["paths"].items() if "post" in methods}
     assert posts == {
+        "/feedback",
         "/models/a/predict",
         "/models/a/versions/1/predict",
         "/models/a/versions/2/predict",
