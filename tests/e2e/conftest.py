@@ -17,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import cgroups
 from cluster import Kube
 from images import Images, prepare_once
 from loader import Load
@@ -35,18 +36,23 @@ DEFAULTS: dict[str, Any] = {
 FIRST = (
     "test_howto.py",
     "test_operator_commands.py",
+    "test_monitoring_standalone.py",
+    "test_monitoring_operator.py",
     "test_changes_under_load.py",
     "test_canary_gateway.py",
     "test_broken_versions.py",
 )
 #: What only a cluster can do that says how a node's power is cut, or has an image of an S3 server.
 OPT_IN = {"test_node_down.py": "MUELLE_E2E_NODE_DOWN", "test_models_from_s3.py": "MUELLE_E2E_S3_IMAGE"}
+NEEDS = OPT_IN | {"test_cgroup_truth.py": "root, to make a cgroup in /sys/fs/cgroup"}
 collect_ignore = [file for file, key in OPT_IN.items() if not os.environ.get(key)]
+if not cgroups.writable():
+    collect_ignore.append("test_cgroup_truth.py")
 
 
 def pytest_report_header() -> list[str]:
     """Say what is left out, and how to have it."""
-    return [f"e2e: without {file}, which needs {OPT_IN[file]}" for file in collect_ignore]
+    return [f"e2e: without {file}, which needs {NEEDS[file]}" for file in collect_ignore]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,7 @@ from cluster import Kube, until
 from howto import Block, blocks, complaint, environ, free_port, masked, missing, run, script
 from images import ROOT, Images
 from release import GATEWAY, GATEWAY_URL
+from watching import stand_ins
 
 Report = Callable[[object], None]
 
@@ -24,6 +25,7 @@ DOCUMENTS = [
     "docs/how-to/upgrade.md",
     "docs/how-to/rollback.md",
     "docs/how-to/troubleshooting.md",
+    "docs/how-to/monitoring.md",
 ]
 #: What a reader sees and uses of a clone.
 OF_THE_CLONE = ("charts", "k8s", "examples")
@@ -65,6 +67,8 @@ def what_there_is(kube: Kube) -> set[str]:
     found = {"fails"}
     if kube.run("get", "gateway.gateway.networking.k8s.io", name, "-n", namespace, "-o", "name", check=False):
         found.add("gateway")
+    if kube.run("get", "crd", "prometheusrules.monitoring.coreos.com", "-o", "name", check=False):
+        found.add("operator")
     # Helm 3 overwrites where Helm 4, by server-side apply, sees a conflict.
     if not kube.helm("version", "--short").startswith("v3"):
         found.add("helm4")
@@ -74,7 +78,7 @@ def what_there_is(kube: Kube) -> set[str]:
 def names(images: Images, namespace: str) -> dict[str, str]:
     """Return what stands here for the names in the documents."""
     gateway = json.dumps(dict(zip(("namespace", "name"), GATEWAY.split("/"), strict=True)))
-    port = free_port()
+    port, prometheus, alertmanager = free_port(), free_port(), free_port()
     return {
         "my-models:1": images.e2e,
         "my-models:2": images.e2e_2,
@@ -84,6 +88,11 @@ def names(images: Images, namespace: str) -> dict[str, str]:
         "models.example.com": f"{namespace}.e2e",
         "8080:80": f"{port}:80",
         "localhost:8080": f"localhost:{port}",
+        "--set standalone.enabled=true": f"--set standalone.enabled=true {stand_ins()}",
+        "monitoring-prometheus 9090": f"monitoring-prometheus {prometheus}:9090",
+        "localhost:9090": f"localhost:{prometheus}",
+        "monitoring-alertmanager 9093": f"monitoring-alertmanager {alertmanager}:9093",
+        "localhost:9093": f"localhost:{alertmanager}",
     }
 
 
