@@ -224,7 +224,10 @@ class Settings:
         default=1.0, metadata=_about(kinds.SHARE, "Share of the requests that are logged, always all rows of one.")
     )
     prediction_log_redact: tuple[str, ...] = field(
-        default=(), metadata=_about(kinds.COLUMNS, "Features that are never written to the log.")
+        default=(),
+        metadata=_about(
+            kinds.COLUMNS, "Never written to the log: features, `*` for all, predict, predict_proba or confidence."
+        ),
     )
     prediction_log_spool: Path | None = field(
         default=None,

@@ -93,9 +93,9 @@ def appearing(target: Path) -> Iterator[Path]:
             raise BundleExistsError(f"{target} exists; a version is never overwritten, choose another")
         temporary.mkdir()
         yield temporary
-        _sync_folder(temporary)
+        sync_folder(temporary)
         _rename(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise BundleError(f"{target}: can't be written: {error.strerror or error}") from error
     finally:
@@ -121,7 +121,8 @@ def _rename(temporary: Path, target: Path) -> None:
         raise
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Fsync a folder, so that what was made or renamed in it is there after a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -23,6 +23,7 @@ _COMMANDS = {
     "list": ("muelle.cli.list_models:list_models", "List the models and versions of a repository."),
     "diff": ("muelle.cli.diff:diff", "Compare two bundles: signature, scores, data, libraries."),
     "drift": ("muelle.cli.drift:drift", "Compare rows of a file with the data that a model was made from."),
+    "quality": ("muelle.cli.quality:quality", "Score the prediction log against the labels that came later."),
     "deploy": ("muelle.cli.deploy:deploy", "Put models into the idle slot of a release, without traffic."),
     "traffic": ("muelle.cli.traffic:traffic", "Give the candidate a share of the requests, or copies of them."),
     "promote": ("muelle.cli.promote:promote", "Make the candidate the stable slot."),

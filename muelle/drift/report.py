@@ -7,19 +7,8 @@ from html import escape
 from typing import Final
 
 from muelle.drift.statistics import ALPHA, EXCESS, MINIMUM, Comparison
+from muelle.page import page
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1b2733; --paper: #fff; --reference: #9aa5b1; --observed: #1f6feb; --alarm: #c62828; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --reference: #6e7681; --alarm: #ff7b72; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child, td.state { text-align: left; }
-.drifted { color: var(--alarm); font-weight: 600; }
-svg { width: 100%; height: auto; }
-svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
-figure { margin: 1rem 0 2rem; }
-"""  # noqa: E501  # a style rule a line
 _HEIGHT: Final = 120
 _SLOT: Final = 56
 _BAR: Final = 22
@@ -41,18 +30,16 @@ def html_report(title: str, comparisons: Mapping[str, Comparison]) -> str:
     verdict = f"{len(drifted)} of {len(comparisons)} columns have drifted" + (
         f": {', '.join(drifted)}" if drifted else ""
     )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(title)}</title><style>{_STYLE}</style></head><body>
-<h1>{escape(title)}</h1>
-<p><strong>{escape(verdict)}.</strong> A column has drifted when its PSI exceeds the noise expected without drift by
-more than {EXCESS}, is above what noise reaches with probability {ALPHA}, and there are more than {MINIMUM} rows.</p>
+    return page(
+        title,
+        f"""<p><strong>{escape(verdict)}.</strong> A column has drifted when its PSI exceeds the noise expected without
+drift by more than {EXCESS}, is above what noise reaches with probability {ALPHA}, and there are more than {MINIMUM}
+rows.</p>
 <table><thead><tr><th>column</th><th>PSI</th><th>noise</th><th>critical</th><th>excess</th><th>rows</th>
 <th>most changed bin</th><th>verdict</th></tr></thead><tbody>{rows}</tbody></table>
 <h2>Distributions</h2>
-{figures}
-</body></html>
-"""
+{figures}""",
+    )
 
 
 def _row(name: str, item: Comparison) -> str:

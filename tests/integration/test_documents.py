@@ -8,7 +8,12 @@ import pytest
 from howto import blocks, complaint, environ, free_port, missing, run, script
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["docs/tutorial.md"]
+DOCUMENTS = [
+    "docs/tutorial.md",
+    "docs/how-to/feedback.md",
+    "docs/how-to/see-it-without-a-cluster.md",
+    "docs/how-to/quality.md",
+]
 SECONDS = 300.0
 
 

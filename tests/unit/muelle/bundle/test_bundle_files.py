@@ -215,8 +215,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from muelle.bundle import files
-sync = files._sync_folder
-files._sync_folder = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+sync = files.sync_folder
+files.sync_folder = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 files.publish(Path(sys.argv[1]), {"a": b"1", "b": b"2"})
 """
 

@@ -1,0 +1,213 @@
+"""The prediction log, read: which files there are, and their rows in a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, BinaryIO, Final, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from muelle.bundle.data import Array
+from muelle.bundle.signature import Scalar
+from muelle.errors import MuelleError
+from muelle.quality.evaluate import PredictionBatch
+from muelle.quality.labels import LabelBatch
+from muelle.store.tree import Tree
+
+T = TypeVar("T")
+
+#: What `service.prediction_tables` writes; it stands beside this package and can't be imported.
+_PREDICTIONS: Final = re.compile(r"model=([^/]+)/version=([^/]+)/date=(\d{4}-\d\d-\d\d)/(?:[^/]+/)*[^/.][^/]*\.parquet")
+_LABELS: Final = re.compile(r"_feedback/date=(\d{4}-\d\d-\d\d)/(?:[^/]+/)*[^/.][^/]*\.parquet")
+_METADATA_KEY: Final = b"muelle"
+_FORMAT: Final = 1
+_PREDICTION_COLUMNS: Final = ("request_id", "row", "answered_at", "predict", "predict_proba")
+_LABEL_COLUMNS: Final = ("request_id", "row", "label", "observed_at")
+#: Files that are fetched before they are needed, and threads that do it: object stores take their time for each.
+_AHEAD: Final = 16
+_THREADS: Final = 8
+_BATCH_ROWS: Final = 65_536
+
+#: Calls something, which may have to be tried again.
+Call = Callable[[Callable[[], BinaryIO]], BinaryIO]
+
+
+@dataclass(frozen=True, order=True)
+class LogFile:
+    """A file of the log.
+
+    Attributes
+    ----------
+    model, version : str
+        Empty for labels.
+    day : date
+        In UTC: of the answers, or on which the labels came in.
+    """
+
+    model: str
+    version: str
+    day: date
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """All files of a log, each list in its order."""
+
+    predictions: tuple[LogFile, ...]
+    labels: tuple[LogFile, ...]
+
+
+def index(tree: Tree) -> Index:
+    """Find the files; others are passed over. Raises as `Tree.files` does."""
+    predictions, labels = [], []
+    for path, size in tree.files():
+        # A date that is none isn't ours.
+        with contextlib.suppress(ValueError):
+            if found := _PREDICTIONS.fullmatch(path):
+                predictions.append(LogFile(found[1], found[2], date.fromisoformat(found[3]), path, size))
+            elif found := _LABELS.fullmatch(path):
+                labels.append(LogFile("", "", date.fromisoformat(found[1]), path, size))
+    return Index(tuple(sorted(predictions)), tuple(sorted(labels)))
+
+
+class Reader:
+    """Reads files of a log, some ahead of when they are needed.
+
+    Parameters
+    ----------
+    tree : Tree
+        Where they are.
+    done : callable
+        Takes the size of each file that was read.
+    call : callable
+        Opens a file, trying again if need be.
+    """
+
+    def __init__(self, tree: Tree, done: Callable[[int], None], call: Call) -> None:
+        self._tree = tree
+        self._done = done
+        self._call = call
+
+    def predictions(self, files: Sequence[LogFile]) -> Iterator[PredictionBatch]:
+        """Yield the rows of some files of one version; raises `MuelleError` naming a file that can't be read."""
+        for _, batch in self._batches(files, _PREDICTION_COLUMNS):
+            yield _predictions(batch)
+
+    def labels(self, files: Sequence[LogFile]) -> Iterator[LabelBatch]:
+        """Yield the labels of some files; raises as `predictions` does."""
+        for _, batch in self._batches(files, _LABEL_COLUMNS):
+            yield LabelBatch(
+                _texts(batch.column("request_id")),
+                batch.column("row").to_numpy(zero_copy_only=False),
+                _texts(batch.column("label")),
+                _microseconds(batch.column("observed_at")),
+            )
+
+    def classes(self, file: LogFile) -> tuple[Scalar, ...] | None:
+        """Return the classes that a version predicts, in the order of its probabilities; None for numbers."""
+        with _naming(file), self._open(file) as opened:
+            metadata = pq.ParquetFile(opened).schema_arrow.metadata or {}
+            found = json.loads(metadata.get(_METADATA_KEY, b"{}"))
+        if found.get("format") != _FORMAT:
+            raise MuelleError(f"{file.path}: expected a log of format {_FORMAT}, got {found.get('format')!r}")
+        return None if found["classes"] is None else tuple(found["classes"])
+
+    def _batches(self, files: Sequence[LogFile], columns: Sequence[str]) -> Iterator[tuple[LogFile, Any]]:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for file, opened in _ahead(pool, self._open, files):
+                with _naming(file), opened:
+                    parquet = pq.ParquetFile(opened)
+                    there = [name for name in columns if name in parquet.schema_arrow.names]
+                    for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
+                        yield file, batch
+                self._done(file.size_bytes)
+
+    def _open(self, file: LogFile) -> BinaryIO:
+        return self._call(lambda: self._tree.open(file.path, file.size_bytes))
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[LogFile], T], files: Iterable[LogFile]
+) -> Iterator[tuple[LogFile, T]]:
+    """Yield each file and what the work made of it, in order, at most `_AHEAD` before it is asked for."""
+    waiting: deque[tuple[LogFile, Future[T]]] = deque()
+    try:
+        for file in files:
+            waiting.append((file, pool.submit(work, file)))
+            if len(waiting) > _AHEAD:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+class _naming:  # noqa: N801  # reads as a function
+    """Turns what Arrow says of a damaged file into an error that names it."""
+
+    def __init__(self, file: LogFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, pa.ArrowException | KeyError | ValueError):
+            reason = str(error).partition("\n")[0]
+            raise MuelleError(f"{self._file.path}: can't be read as a file of the log: {reason}") from error
+
+
+def _predictions(batch: Any) -> PredictionBatch:
+    names = batch.schema.names
+    predicted = probabilities = None
+    if "predict" in names and not pa.types.is_list(batch.schema.field("predict").type):
+        column = batch.column("predict")
+        predicted = _texts(column) if _is_object(column) else column.to_numpy(zero_copy_only=False)
+    if "predict_proba" in names:
+        probabilities = _lists(batch.column("predict_proba"))
+    return PredictionBatch(
+        _texts(batch.column("request_id")),
+        batch.column("row").to_numpy(zero_copy_only=False),
+        _microseconds(batch.column("answered_at")),
+        predicted,
+        probabilities,
+    )
+
+
+def _is_object(column: Any) -> bool:
+    return bool(pa.types.is_string(column.type) or pa.types.is_boolean(column.type))
+
+
+def _texts(column: Any) -> Array:
+    texts: Array = np.array(column.to_pylist(), dtype=object)
+    return texts
+
+
+def _microseconds(column: Any) -> Array:
+    integers: Array = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return integers
+
+
+def _lists(column: Any) -> Array | None:
+    """Return lists of one length as an array of shape (n, length), NaN where there is none."""
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    if not there.any():
+        return None
+    values = column.flatten().to_numpy(zero_copy_only=False).reshape(int(there.sum()), -1)
+    found = np.full((len(column), values.shape[1]), np.nan)
+    found[there] = values
+    return found
