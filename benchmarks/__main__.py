@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks import BenchmarkError, load
 from benchmarks.compare import SERVERS, Plan, compare
-from benchmarks.observing import COST_LIMIT, measure_observing
+from benchmarks.observing import COST_LIMIT, RATE_LIMIT, measure_observing
 from benchmarks.report import Measure, Report
 from benchmarks.resources import PSS_LIMIT_MIB, START_LIMIT_SECONDS, measure_memory, measure_starts
 from benchmarks.servers import ROOT, clean_environment, end_group
@@ -89,8 +89,12 @@ def _run(plan: Plan, chosen: tuple[str, ...]) -> Report:
     if "workers" in chosen:
         _scale(plan, report)
     if "observing" in chosen:
-        name = "processor time of a request, drift on ÷ off"
-        report.measures.append(Measure("observing", name, measure_observing(plan), "x", COST_LIMIT, at_least=False))
+        for cost in measure_observing(plan):
+            limit = COST_LIMIT if cost.limited else None
+            name = f"{cost.name} ÷ nothing: processor time"
+            report.measures.append(Measure("observing", name, cost.processor, "x", limit, at_least=False))
+            limit = RATE_LIMIT if cost.limited else None
+            report.measures.append(Measure("observing", f"{cost.name} ÷ nothing: requests/s", cost.rate, "x", limit))
     if "memory" in chosen:
         memory = measure_memory(plan)
         name = "PSS of two workers and arbiter, forest, ONNX"

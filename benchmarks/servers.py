@@ -108,7 +108,7 @@ class Server:
     def pss_bytes(self) -> int:
         """Return the proportional set size of all its processes together."""
         total = 0
-        for pid in _session(self.pid):
+        for pid in session(self.pid):
             # A process may end in between.
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -119,7 +119,7 @@ class Server:
     def cpu_seconds(self) -> float:
         """Return the processor time, user's and system's, of all its processes that are alive."""
         ticks = 0
-        for pid in _session(self.pid):
+        for pid in session(self.pid):
             with contextlib.suppress(OSError):
                 fields = _stat(pid)
                 ticks += int(fields[11]) + int(fields[12])
@@ -127,7 +127,7 @@ class Server:
 
     def process_count(self) -> int:
         """Return how many processes it consists of."""
-        return len(_session(self.pid))
+        return len(session(self.pid))
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def running(program: Program, cores: Iterable[int], log: Path) -> Iterator[Serve
     BenchmarkError
         When it ends or is not ready in time; with the end of its log.
     """
-    port = _free_port()
+    port = free_port()
     command = [part.replace("{port}", str(port)) for part in program.command]
     environ = clean_environment() | {key: value.replace("{port}", str(port)) for key, value in program.environ.items()}
     started = time.perf_counter()
@@ -181,7 +181,8 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -229,7 +230,7 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
 
-def _session(leader: int) -> list[int]:
+def session(leader: int) -> list[int]:
     """Return the ids of a session's processes."""
     found = []
     for entry in Path("/proc").iterdir():

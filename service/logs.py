@@ -13,10 +13,13 @@ import select
 import threading
 import time
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from gunicorn import glogging
+
+if TYPE_CHECKING:
+    from service.spans import Trace
 
 _EXTRAS: Final = ("request_id", "model", "version")
 #: How long an access line waits for others at most.
@@ -170,6 +173,7 @@ class AccessLog:
         bytes_out: int = 0,
         rows: int | None = None,
         caller: str | None = None,
+        trace: Trace | None = None,
     ) -> None:
         """Write the line of one request; never raises.
 
@@ -189,6 +193,8 @@ class AccessLog:
             Rows predicted.
         caller : str, optional
             Name of the API key that was used, never the key.
+        trace : Trace, optional
+            Gives the line ``trace_id`` and ``span_id``.
         """
         line: dict[str, Any] = {
             "time": _rfc3339(time.time()),
@@ -210,6 +216,9 @@ class AccessLog:
             line["rows"] = rows
         if caller is not None:
             line["caller"] = caller
+        if trace is not None:
+            line["trace_id"] = trace.trace_id
+            line["span_id"] = trace.span_id
         with self._lock:
             if self.dropped:
                 line["dropped"] = self.dropped

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from flask import Flask
 from prometheus_client import CollectorRegistry
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: What was answered waits as small objects, for half a second, to be observed. At Python's own first threshold, 700, the
-#: collector goes through them again and again and finds no garbage: that took 4 % of a one-row request.
-_COLLECT_AFTER: Final = (20_000, 50, 100)
-
 
 def build(settings: Settings, keys: ApiKeys | None, selection_file: Path, slot: int) -> Flask:
     """Start loading the models, and return the application.
@@ -52,7 +47,6 @@ def build(settings: Settings, keys: ApiKeys | None, selection_file: Path, slot: 
     slot : int
         The worker's.
     """
-    gc.set_threshold(*_COLLECT_AFTER)
     # What numpy and scikit-learn warn of while they predict becomes a log line; as plain text it would break the log.
     logging.captureWarnings(True)
     directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])

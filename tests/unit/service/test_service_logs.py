@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.trace import SpanContext
 
 from service.logs import AccessLog, JsonFormatter, log_config
+from service.spans import Trace
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -74,6 +76,16 @@ def test_an_error_carries_its_stack_in_one_line() -> None:
 def test_what_is_no_utf8_is_escaped() -> None:
     assert formatted("file %s", ("\udcff",))["message"] == "file \\udcff"
     assert formatted("x", (), model=Path("m"))["model"] == "m"
+
+
+def test_a_request_in_a_trace_has_its_ids(pipe: tuple[int, int]) -> None:
+    log = AccessLog(pipe[1])
+    context = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0x07AD6B7169203331, False)
+    write(log, trace=Trace(context, None))
+    write(log)
+    traced, plain = (json.loads(line) for line in os.read(pipe[0], 65536).splitlines())
+    assert (traced["trace_id"], traced["span_id"]) == ("0af7651916cd43dd8448eb211c80319c", "07ad6b7169203331")
+    assert not {"trace_id", "span_id"} & set(plain)
 
 
 def test_gunicorn_logs_json_to_standard_error_and_no_access_lines() -> None:
