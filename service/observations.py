@@ -144,9 +144,10 @@ class ModelObservations:
         self._dropped_rows = 0
         # Handing on takes a while, and a scrape must wait for one that has begun.
         self._handing_on = threading.Lock()
-        cells = [(feature.dtype, 1) for feature in signature.inputs]
-        cells += [(output.dtype, math.prod(output.shape[1:])) for output in signature.outputs]
-        self._row_bytes = sum((_TEXT_BYTES if dtype == "string" else 8) * number for dtype, number in cells)
+        self._input_bytes = sum(_cell_bytes(feature.dtype) for feature in signature.inputs)
+        self._output_bytes = {
+            output.name: _cell_bytes(output.dtype) * math.prod(output.shape[1:]) for output in signature.outputs
+        }
 
     def add(self, request_id: str, data: Data, answers: Mapping[str, Array], rows: int, body_bytes: int) -> None:
         """Keep a request that was answered until the next flush; only this is done while its caller waits.
@@ -164,7 +165,10 @@ class ModelObservations:
         body_bytes : int
             Size of the request, for the bound.
         """
-        size = body_bytes + rows * self._row_bytes + _REQUEST_BYTES
+        row_bytes = self._input_bytes
+        for name in answers:
+            row_bytes += self._output_bytes[name]
+        size = body_bytes + rows * row_bytes + _REQUEST_BYTES
         with self._all.lock:
             if self._rows >= MOST_ROWS or self._all.held_bytes >= MOST_BYTES:
                 self._dropped_rows += rows
@@ -195,6 +199,10 @@ class ModelObservations:
             except Exception:  # noqa: BLE001  # what can't be counted or kept must end neither the flushes nor a scrape
                 _log.exception("%d rows could not be observed by %s", rows, type(consumer).__name__)
                 self._dropped["error"].inc(rows)
+
+
+def _cell_bytes(dtype: str) -> int:
+    return _TEXT_BYTES if dtype == "string" else 8
 
 
 def _groups(taken: Sequence[Observation]) -> Iterator[list[Observation]]:

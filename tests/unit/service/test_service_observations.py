@@ -96,6 +96,19 @@ def test_all_models_together_hold_no_more_than_so_many_bytes(bench: Bench) -> No
     assert (bench.counted("other"), bench.dropped(model="other")) == (1, 2)
 
 
+def test_probabilities_that_nobody_asked_for_take_no_room() -> None:
+    classes = tuple(range(10_000))
+    outputs = (Output("predict", "int64", (-1,), classes), Output("predict_proba", "float64", (-1, 10_000), classes))
+    signature = Signature("matrix", SIGNATURE.inputs, outputs)
+    metrics = Metrics(CollectorRegistry())
+    everything = Observations(metrics, [])
+    model = everything.of("m", "1", signature, PROFILE)
+    model.add("id", np.zeros((500, 1)), {"predict": np.zeros(500)}, 500, 100)
+    assert everything.held_bytes < 20_000
+    model.add("id", np.zeros((1, 1)), {"predict": np.zeros(1), "predict_proba": np.zeros((1, 10_000))}, 1, 100)
+    assert everything.held_bytes > 80_000
+
+
 def test_what_cannot_be_counted_is_dropped_and_ends_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.model.add("id", np.zeros((2, 0)), {}, 2, 100)
     bench.all.flush()
