@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -26,6 +25,7 @@ from typing import Final
 
 from muelle.errors import MuelleError
 from service.deaths import signal_name
+from service.leaving import end_process
 from service.metrics import install_slot_values, mark_slot_dead
 from service.procfs import claim_slot
 
@@ -203,10 +203,7 @@ class Companions:
             leave()
             code = self._work(companion)
         finally:
-            # Past all exit handlers, which are the arbiter's, and the C library's: see `service.hooks.worker_exit`.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            end_process(code)
 
     def _work(self, companion: Companion) -> int:
         """Be the companion; return the exit code."""

@@ -1,6 +1,7 @@
 """``POST /feedback``: labels are matched to the answers that this server, or another replica, remembers.
 
-A list is judged before anything is counted: here first, then by the other replicas that have the rest of it. Each row
+A list is judged before anything is counted here, then by each other replica, of which some may have counted their part
+when another refuses; sent again, nothing counts twice. Each row
 is labelled once, whichever worker gets the label and however often it comes: what has been labelled is marked in the
 memory itself, under a lock of all workers.
 """

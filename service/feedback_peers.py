@@ -155,7 +155,8 @@ class Peers:
         found: list[Sequence[str]] = []
 
         def resolve() -> None:
-            with contextlib.suppress(OSError):
+            # The second is for names that can be none.
+            with contextlib.suppress(OSError, UnicodeError):
                 found.append(self._resolve(self._host, self._port))
 
         # In a thread, since nothing else bounds how long the system takes.
@@ -249,9 +250,10 @@ def _addresses(host: str, port: int) -> list[str]:
 def _is_local(address: str) -> bool:
     """Whether this machine, or pod, has the address: only then can it be bound."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        # Fails already where the kernel has no such family.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
-        except OSError:
-            return False
+    except OSError:
+        return False
     return True

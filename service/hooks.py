@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from service.app import stop
 from service.board import SERVING, Board, State
+from service.leaving import end_process
 from service.memory import forget
 from service.metrics import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
 from service.models import Models
@@ -85,11 +86,7 @@ class Hooks:
         _wait(worker, lambda: board.any(State.FIRST))
 
     def worker_exit(self, server: Any, worker: Any) -> None:
-        """Carry over the last counts and log lines, in the worker; it ends here.
-
-        The C library's exit is not gone through: ONNX Runtime, imported in the arbiter, started a thread there, which a
-        fork doesn't copy, and its destructors hang or abort over it.
-        """
+        """Carry over the last counts and log lines, in the worker; it ends here."""
         if worker.pid != os.getpid():
             # gunicorn calls this in the arbiter too, for a worker that it finds gone: the arbiter goes on.
             return
@@ -99,10 +96,8 @@ class Hooks:
             if app is not None:
                 stop(app)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             status = leaving.code or 0 if isinstance(leaving, SystemExit) else 1
-            os._exit(status & 0xFF if isinstance(status, int) else 1)
+            end_process(status & 0xFF if isinstance(status, int) else 1)
 
     def child_exit(self, server: Any, worker: Any) -> None:
         """Book a worker that has been reaped, in the arbiter."""

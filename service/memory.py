@@ -20,7 +20,7 @@ import mmap
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -149,19 +149,27 @@ class Ring:
 
     def find(self, wanted: npt.NDArray[np.uint64]) -> dict[int, Entry]:
         """Return the latest row with each of these keys; `wanted` is sorted, without repetition, and not empty."""
-        places = np.concatenate([self._places(wanted, begin) for begin in range(0, self._rows, _LOOKED_AT)])
+        latest: dict[int, Entry] = {}
+        for begin in range(0, self._rows, _LOOKED_AT):
+            for key, entry in self._find_in(wanted, begin):
+                known = latest.get(key)
+                if known is None or known.sequence < entry.sequence:
+                    latest[key] = entry
+        return latest
+
+    def _find_in(self, wanted: npt.NDArray[np.uint64], begin: int) -> Iterator[tuple[int, Entry]]:
+        """Yield the latest row with each of these keys in the part of the ring that begins there."""
+        places = self._places(wanted, begin)
+        if not len(places):
+            return
         keys, records = self._keys[places], self._records[places]
-        # By arrays: where a caller has one id for everything, all rows of the ring are found.
+        # By arrays: where a caller has one id for everything, all rows of the part are found.
         order = np.lexsort((records["sequence"], keys))
-        last = order[np.append(keys[order][1:] != keys[order][:-1], True)] if len(order) else order
-        return {
-            key: Entry(self, place, *record)
-            for key, place, record in zip(
-                keys[last].tolist(), places[last].tolist(), records[last].tolist(), strict=True
-            )
+        last = order[np.append(keys[order][1:] != keys[order][:-1], True)]
+        for key, place, record in zip(keys[last].tolist(), places[last].tolist(), records[last].tolist(), strict=True):
             # Else it was overwritten meanwhile.
-            if self._key_cells[place] == key
-        }
+            if self._key_cells[place] == key:
+                yield key, Entry(self, place, *record)
 
     def _places(self, wanted: npt.NDArray[np.uint64], begin: int) -> npt.NDArray[np.int64]:
         """Return where one of these keys stands, in the part of the ring that begins there."""
@@ -172,7 +180,8 @@ class Ring:
 
     def label(self, entry: Entry) -> bool:
         """Mark a row as labelled; whether it was not so before. Whoever calls it must be the only one to."""
-        if int(self._labelled[entry.place]) == entry.sequence:
+        # Sequences only grow: a larger one is a later row's, and this one is gone.
+        if int(self._labelled[entry.place]) >= entry.sequence:
             return False
         self._labelled[entry.place] = entry.sequence
         return True

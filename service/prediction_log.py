@@ -172,11 +172,14 @@ class PredictionLog:
                     self._changed.wait(self.spool.due_seconds())
                 taken = list(self._waiting)
                 self._waiting.clear()
-                self._waiting_bytes = 0
+                taken_bytes = self._waiting_bytes
                 ended = self._closing and not taken
             # Not with the lock held: who adds to what waits must not wait for the disk.
             for item in taken:
                 item.do()
+            with self._changed:
+                # Only now: what is being written is held, too.
+                self._waiting_bytes -= taken_bytes
             if self.spool.due_seconds() == 0:
                 self.spool.complete()
                 self._warn_of_unmatched()

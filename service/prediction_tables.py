@@ -129,10 +129,10 @@ def _schema(layout: Layout) -> Any:
 
 
 def _array(values: list[Any], kind: Any) -> Any:
-    # Beside a missing one, integers are floats in the service.
-    return (
-        pa.array(values, pa.float64()).cast(kind) if kind == pa.int64() and None in values else pa.array(values, kind)
-    )
+    if kind == pa.int64() and None in values:
+        # Beside a missing one, integers are floats in the service, and the largest is rounded to one too many.
+        values = [None if value is None else min(int(value), 2**63 - 1) for value in values]
+    return pa.array(values, kind)
 
 
 def _labels(found: Mapping[str, Any]) -> tuple[Any, list[int]]:

@@ -17,7 +17,7 @@ from collections import Counter as Tally
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -92,10 +92,17 @@ def run(settings: Settings, directory: Path, stop: threading.Event) -> None:
     """
     if settings.prediction_log is None:
         raise SettingsError("MUELLE_PREDICTION_LOG is not set")
-    shipper = Shipper(spool_folder(settings, directory), _open(settings.prediction_log))
+    shipper = Shipper(spool_folder(settings, directory), _OpenedLate(settings.prediction_log))
     while not stop.wait(shipper.pause_seconds):
         shipper.ship()
     shipper.ship_the_rest(min(_LAST_SECONDS, float(settings.graceful_timeout_seconds)))
+
+
+class Place(Protocol):
+    """Where files are put, by their paths."""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Store a file; raises as `muelle.store.tree.Tree` says."""
 
 
 class Shipper:
@@ -105,7 +112,7 @@ class Shipper:
     ----------
     spool : Path
         The spool's folder.
-    tree : Tree
+    place : Place
         Where to.
     clock : callable
         Seconds that only grow.
@@ -116,12 +123,14 @@ class Shipper:
         How long to wait before the next time; longer after failures.
     """
 
-    def __init__(self, spool: Path, tree: Tree, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, spool: Path, place: Place, clock: Callable[[], float] = time.monotonic) -> None:
         self._spool = spool
-        self._tree = tree
+        self._place = place
         self._clock = clock
         self._longest = _FIRST_WAIT_SECONDS
         self._failed = 0
+        #: Segment → how often it has failed. One that always does comes last, and holds up no other.
+        self._tries: Tally[str] = Tally()
         self.pause_seconds = _LOOK_SECONDS
         registry = CollectorRegistry()
         self._shipped = Counter(
@@ -144,11 +153,13 @@ class Shipper:
     def ship(self) -> None:
         """Ship what is complete."""
         failure: Exception | None = None
-        for path in waiting(self._spool):
+        for path in sorted(waiting(self._spool), key=lambda path: self._tries[segment_name(path)]):
             try:
                 self._ship_one(path)
+                self._tries.pop(segment_name(path), None)
             except (MuelleError, OSError) as error:
-                # The next one would fare no better.
+                # The next one would most likely fare no better; it has its turn the next time.
+                self._tries[segment_name(path)] += 1
                 failure = error
                 break
             except Exception as error:  # noqa: BLE001  # one that can never be shipped must not hold up the others
@@ -185,7 +196,7 @@ class Shipper:
                 return
             files, lost = convert(segment)
             for file in files:
-                self._tree.put(f"{file.folder}/{segment_name(path)}.parquet", file.data)
+                self._place.put(f"{file.folder}/{segment_name(path)}.parquet", file.data)
             # From here on it won't come again, so now it is counted.
             path.unlink(missing_ok=True)
         for file in files:
@@ -204,6 +215,19 @@ class Shipper:
             _log.error("prediction log: not shipped: %s; %d failed attempts", error, self._failed)
         self.pause_seconds = self._longest * random.uniform(0.5, 1)  # noqa: S311  # no secret
         self._longest = min(2 * self._longest, _LONGEST_WAIT_SECONDS)
+
+
+class _OpenedLate:
+    """Where to, opened for its first file: settings that can't be right are failed attempts, which are counted."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._tree: Tree | None = None
+
+    def put(self, path: str, data: bytes) -> None:
+        if self._tree is None:
+            self._tree = _open(self._place)
+        self._tree.put(path, data)
 
 
 def _by_model(lost: list[Lost]) -> Tally[tuple[str, str]]:

@@ -128,7 +128,13 @@ class _Segment:
         # Nobody else's business: these are payloads.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except OSError:
+            # Some network file systems have no locks; each line tries anew.
+            os.close(self._file)
+            self._path.unlink(missing_ok=True)
+            raise
         self._headings: set[bytes] = set()
         self.started = time.monotonic()
         self.size = 0
@@ -157,7 +163,9 @@ class _Segment:
         """Rename it; where that fails, the shipper finds it without its lock."""
         with contextlib.suppress(OSError):
             self._path.rename(self._path.with_suffix(_CLOSED))
-        os.close(self._file)
+        # Of a late write that a network file system refuses, this is where it is said.
+        with contextlib.suppress(OSError):
+            os.close(self._file)
 
 
 def held_bytes(folder: Path) -> int:

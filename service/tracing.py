@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from muelle.errors import SettingsError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 _SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
-_URL_STARTS: Final = ("http://", "https://")
 
 
 def _is_count(text: str) -> bool:
@@ -32,7 +32,12 @@ def _is_share(text: str) -> bool:
 
 
 def _is_url(text: str) -> bool:
-    return text.lower().startswith(_URL_STARTS)
+    try:
+        parts = urlsplit(text)
+        # `port` raises for one that is no number, such as half of a password before a slash.
+        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 #: What OpenTelemetry's SDK would pass over with a warning and another value than the one that was meant, or could not

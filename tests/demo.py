@@ -36,7 +36,13 @@ class Demo:
     def __enter__(self) -> Self:
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                self._command, env=self._environ, stdout=output, stderr=subprocess.STDOUT, cwd=self._folder
+                self._command,
+                env=self._environ,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                # These tests may themselves run under nohup.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
             )
         return self
 

@@ -38,7 +38,7 @@ def build() -> Any:
 
 def _now() -> list[Panel]:
     hourly = f"sum({recorded('muelle:cost_per_hour:rate5m')})"
-    rows = f"(sum({recorded('muelle:predicted_rows:rate5m', RECORDED)}) > 0)"
+    rows = f"(sum({recorded('muelle:predicted_rows:rate5m')}) > 0)"
     return [
         stat_panel(
             "Price of a core hour",
@@ -112,10 +112,10 @@ def _whole() -> list[Panel]:
         ),
         graph(
             "CPU for 1,000 predictions",
-            "The same as above without a price: CPU seconds for 1,000 rows.",
+            "The same as above without a price: CPU seconds for 1,000 rows of all models.",
             "s",
             Query(
-                f"1000 * {used} / ({total(rate('muelle_batch_rows_sum'), 'namespace')} > 0)",
+                f"1000 * {used} / ({total(rate('muelle_batch_rows_sum', of=PODS), 'namespace')} > 0)",
                 "{{namespace}}",
             ),
         ),

@@ -152,7 +152,7 @@ def _service() -> list[Panel]:
             "s",
             Query(
                 f"{total(rate('muelle_worker_cpu_seconds_total', IN_SLOT, of=PODS), *SLOT)} / "
-                f"({total(rate('muelle_batch_rows_sum', IN_SLOT), *SLOT)} > 0)",
+                f"({total(rate('muelle_batch_rows_sum', IN_SLOT, of=PODS), *SLOT)} > 0)",
                 BY_SLOT,
             ),
         ),

@@ -65,8 +65,11 @@ def demo(
       muelle demo --keep
       muelle demo --monitor --drift-after 60
     """  # noqa: D301  # \b is click's mark for "don't rewrap"
-    # Else whoever ends this process by SIGTERM leaves those that it has started behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Else whoever ends this process, or closes its terminal, leaves those behind that it has started. Under nohup a
+    # terminal that is closed means nothing.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     _train(repository)
     port = port or free_port()
     if watch:

@@ -185,7 +185,7 @@ def _external(paths: Sequence[Path]) -> Iterator[LabelBatch]:
             if name not in frame.columns:
                 raise MuelleError(f"{path}: expected the columns request_id and label, got {', '.join(frame.columns)}")
         frame = frame[frame["request_id"].notna() & frame["label"].notna()]
-        rows = frame["row"].to_numpy() if "row" in frame.columns else np.zeros(len(frame), np.int64)
+        rows = frame["row"].fillna(0).to_numpy(np.int64) if "row" in frame.columns else np.zeros(len(frame), np.int64)
         times = np.full(len(frame), UNKNOWN_TIME)
         if "observed_at" in frame.columns:
             try:

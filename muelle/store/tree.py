@@ -62,7 +62,7 @@ class FolderTree:
         """Yield paths and sizes, without what is half written."""
         if not self._root.is_dir():
             raise NotFoundError(f"{self._root}: no such folder")
-        for folder, _, names in os.walk(self._root):
+        for folder, _, names in os.walk(self._root, onerror=_refuse):
             for name in names:
                 path = Path(folder, name)
                 if not name.startswith(_TEMPORARY):
@@ -78,6 +78,11 @@ class FolderTree:
             return (self._root / path).open("rb", buffering=io.DEFAULT_BUFFER_SIZE)
         except OSError as error:
             raise StoreError(f"{self._root / path}: can't be read: {error.strerror}") from error
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise StoreError(f"{error.filename}: can't be read: {error.strerror}") from error
 
 
 def open_tree(place: str, access: Access) -> Tree:

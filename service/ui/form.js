@@ -18,6 +18,8 @@ export class TryForm {
     this.refused = refused;
     this.forms = new Map();
     this.fields = [];
+    /** Counts what was asked, so that a late answer is not shown for another question. */
+    this.turn = 0;
     get("try-model").addEventListener("change", () => this.build());
     get("try-reset").addEventListener("click", () => this.reset());
     get("try-form").addEventListener("input", () => this.showCommand());
@@ -47,6 +49,7 @@ export class TryForm {
   }
 
   build() {
+    this.turn += 1;
     const inputs = this.form?.inputs ?? [];
     this.fields = inputs.map((input, place) => new Field(input, place));
     get("try-fields").replaceChildren(...this.fields.map((field) => field.whole));
@@ -91,6 +94,8 @@ export class TryForm {
       this.refuse("this is no number", unread);
       return;
     }
+    this.turn += 1;
+    const turn = this.turn;
     const started = performance.now();
     let answer;
     let document_;
@@ -100,7 +105,12 @@ export class TryForm {
       });
       document_ = await answer.json();
     } catch {
-      this.refuse("no answer from the server");
+      if (turn === this.turn) {
+        this.refuse("no answer from the server");
+      }
+      return;
+    }
+    if (turn !== this.turn) {
       return;
     }
     const seconds = (performance.now() - started) / 1000;

@@ -35,14 +35,14 @@ async function poll() {
     if (!state) {
       return;
     }
-    const seen = state.models.map((model) => `${keyOf(model)} ${model.digest}`).join(" ");
-    if (seen !== digests) {
+    if (loaded(state.models) !== digests) {
       const found = await fetched("ui/models");
       if (!found) {
         return;
       }
       models = new Map(found.models.map((model) => [keyOf(model), model]));
-      digests = seen;
+      // Of what was got: during a reload another worker may have answered.
+      digests = loaded(found.models);
       const preferred = state.models.find((model) => model.default);
       form.update(found.models, preferred && keyOf(preferred));
       offer(get("drift-model"), found.models.map((model) => [keyOf(model), `${model.model} ${model.version}`]));
@@ -57,6 +57,11 @@ async function poll() {
     say("lost", "No answer from the server; trying again");
   }
   again();
+}
+
+/** Which bundles these are, as one text. */
+function loaded(list) {
+  return list.filter((model) => model.digest).map((model) => `${keyOf(model)} ${model.digest}`).join(" ");
 }
 
 /** A document of the server; nothing when it wants a key first. */
@@ -105,7 +110,10 @@ get("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   apiKey = get("key").value.trim();
   get("key").value = "";
-  if (apiKey) {
+  if (/[^\x21-\x7e]/.test(apiKey)) {
+    // No header can hold it, so no server takes it.
+    askForKey();
+  } else if (apiKey) {
     get("key-section").hidden = true;
     say("waiting", "Waiting for the server");
     poll();

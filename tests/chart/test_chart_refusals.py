@@ -26,10 +26,8 @@ FETCH = {"models": {"from": "fetch"}}
         ({"settings": {"maxRow": 5}}, "additional properties 'maxRow' not allowed"),
         ({"settings": {"workers": 0}}, "at '/settings/workers': minimum: got 0, want 1"),
         ({"metrics": {"port": 70000}}, "at '/metrics/port': maximum: got 70,000, want 65,535"),
-        (
-            {"metrics": {"port": 8080}},
-            "metrics.port is 8080, where predictions are answered: take another, or 0 for none",
-        ),
+        ({"metrics": {"port": 8080}}, "metrics.port is 8080, where predictions are answered: take another, or 0"),
+        ({"metrics": {"port": 80}}, "metrics.port is 80, where predictions are answered: take another, or 0"),
         ({"resources": {"request": {}}}, "additional properties 'request' not allowed"),
         ({"extraEnv": [{"value": "x"}]}, "at '/extraEnv/0': missing property 'name'"),
         (

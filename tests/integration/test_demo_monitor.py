@@ -47,15 +47,20 @@ def test_the_page_shows_the_traffic_and_the_drift(repository: Path, tmp_path: Pa
     assert "without an answer" not in demo.output
 
 
-def test_it_ends_by_itself_in_time_and_at_a_sigterm(repository: Path, tmp_path: Path) -> None:
+def test_it_ends_by_itself_in_time(repository: Path, tmp_path: Path) -> None:
     with Demo(repository, tmp_path, "--seconds", "1", "--rate", "5", path=PATH_WITHOUT) as demo:
         assert demo.process is not None
         assert demo.process.wait(60) == 0
         assert "It ends after 1 s" in demo.output
+
+
+# SIGHUP comes from a terminal that is closed; its children would take it for the word to reload.
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_leaves_nobody_behind_when_it_is_ended(repository: Path, tmp_path: Path, number: signal.Signals) -> None:
     with Demo(repository, tmp_path, path=PATH_WITHOUT) as demo:
         demo.wait_for("the page:")
         children = demo.children()
-        demo.end(signal.SIGTERM)
+        demo.end(number)
         assert gone(children)
 
 

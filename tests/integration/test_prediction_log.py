@@ -246,6 +246,12 @@ def descendants_gone(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
+def wait_written(server: Server, count: int) -> None:
+    """Wait until so many rows are in the spool: flushed."""
+    name = "muelle_prediction_log_rows_total"
+    server.wait_for(lambda: total(scrape(server), name, model="breast-cancer") >= count, f"{count} rows in the spool")
+
+
 def test_every_flushed_row_is_there_once_after_all_processes_were_killed(logging: Logging) -> None:
     expected: set[str] = set()
     for attempt in range(3):
@@ -253,8 +259,7 @@ def test_every_flushed_row_is_there_once_after_all_processes_were_killed(logging
             server.wait_ready()
             send_ids(server, range(60), name=f"run{attempt}")
             expected |= {f"run{attempt}-{number}" for number in range(60)}
-            # A flush, and the moment that it takes.
-            time.sleep(1.2)
+            wait_written(server, 60)
             processes = [server.pid, *server.workers()]
             for pid in processes:
                 os.kill(pid, signal.SIGKILL)
@@ -274,7 +279,7 @@ def test_a_killed_workers_segment_is_shipped_while_the_server_goes_on(logging: L
     with logging.serve(prediction_log_seconds="3600") as server:
         server.wait_ready()
         send_ids(server, range(40))
-        time.sleep(1.2)
+        wait_written(server, 40)
         for pid in worker_pids(server):
             kill(pid)
         found = logging.wait_rows(server, "breast-cancer", 40)

@@ -167,6 +167,14 @@ def test_each_query_of_a_panel_answers_with_numbers(scene: Scene, panel: Panel, 
         _assert_rows_fit(panel, answers)
 
 
+@pytest.mark.parametrize("title", ["1,000 predictions", "CPU for 1,000 predictions", "CPU for a prediction"])
+def test_what_all_models_cost_does_not_depend_on_the_model_that_is_chosen(scene: Scene, title: str) -> None:
+    (panel,) = (panel for panel in PANELS if panel.title == title)
+    whole, chosen = (ask(scene, panel.targets[0], {**ALL, "model": model}) for model in (".*", "linear"))
+    assert has_numbers(whole)
+    assert whole == chosen
+
+
 def _assert_rows_fit(panel: Panel, answers: Sequence[list[Series]]) -> None:
     """A table's columns are joined by all labels, and the labels are what its headings name."""
     (document,) = (document for document in DOCUMENTS if document["uid"] == panel.dashboard)

@@ -60,7 +60,8 @@ def test_prometheus_sees_the_traffic_and_the_drift(repository: Path, tmp_path: P
             lambda alerts: any(alert["labels"].get("feature") == "mean texture" for alert in alerts),
             60,
         )
-        assert {found["state"] for found in alert} == {"pending"}
+        # Others may fire on a machine that is slow.
+        assert {a["state"] for a in alert if a["labels"].get("feature") == "mean texture"} == {"pending"}
         # What it says to look at is there to be seen.
         pointed_out = [line.split()[-1] for line in demo.output.splitlines() if "g0.expr=" in line]
         assert len(pointed_out) == 3

@@ -133,8 +133,8 @@
 {{- if and .Values.keda.enabled (not .Values.keda.triggers) }}
 {{- $faults = append $faults "keda.enabled: keda.triggers must say what to scale by" }}
 {{- end }}
-{{- if eq (int .Values.metrics.port) 8080 }}
-{{- $faults = append $faults "metrics.port is 8080, where predictions are answered: take another, or 0 for none" }}
+{{- if has (int .Values.metrics.port) (list 80 8080) }}
+{{- $faults = append $faults (printf "metrics.port is %d, where predictions are answered: take another, or 0 for none" (int .Values.metrics.port)) }}
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
 {{- $faults = append $faults "serviceMonitor.enabled and podMonitor.enabled would scrape each pod twice: switch one of them off" }}

@@ -175,6 +175,10 @@ def test_labels_from_elsewhere_count_with_those_of_the_log(log: Path, tmp_path: 
     # Observed later than those of the log, they win.
     assert row["labelled"] == size
     assert row["scores"]["accuracy"]["value"] == 0
+    # An empty cell is row 0.
+    frame.assign(row=["", *["0"] * (size - 1)]).to_csv(tmp_path / "labels.csv", index=False)
+    (row,) = rows_of(*arguments, "--labels", tmp_path / "labels.csv")
+    assert row["scores"]["accuracy"]["value"] == 0
     frame.assign(row=0, observed_at=pd.Timestamp("2020-01-01", tz="UTC")).to_parquet(tmp_path / "labels.parquet")
     (row,) = rows_of(*arguments, "--labels", tmp_path / "labels.parquet")
     assert row["labelled"] == size

@@ -30,7 +30,7 @@ from service.metrics import install_slot_values, prepare_directory
 directory = Path(sys.argv[1])
 logging.basicConfig(filename=directory.parent / "log", format="%(message)s")
 module._FIRST_PAUSE_SECONDS = 0.01
-module._LAST_SECONDS = 0.3
+module._LAST_SECONDS = float(os.environ.get("LAST_SECONDS", "30"))
 prepare_directory(directory)
 install_slot_values(directory, lambda: None)
 listener = socket.create_server(("127.0.0.1", 0))
@@ -175,7 +175,8 @@ def test_one_runs_until_the_arbiter_lets_it_go(start: Callable[..., Arbiter]) ->
     assert arbiter.log() == ""
 
 
-def test_it_ends_when_the_arbiter_was_killed(start: Callable[..., Arbiter]) -> None:
+def test_it_ends_when_the_arbiter_was_killed(start: Callable[..., Arbiter], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAST_SECONDS", "0.3")
     arbiter = start("wait", "deaf")
     until(lambda: len(arbiter.said("began")) == 2)
     arbiter.process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -239,6 +240,25 @@ def test_a_name_that_leads_nowhere_is_a_failure(registry):
     peers = Peers("nowhere:8080", ("127.0.0.1", 8080), FeedbackMetrics(registry), no_such_name)
     assert peers.ask(LABELS, HEADERS) == (["unmatched"] * 3, 1)
     assert asked(registry, "failed") == 1
+
+
+def test_a_name_that_can_be_none_is_a_failure_and_no_traceback(registry, caplog):
+    peers = Peers("a..b:8080", ("127.0.0.1", 8080), FeedbackMetrics(registry))
+    assert peers.ask(LABELS, HEADERS) == (["unmatched"] * 3, 1)
+    assert caplog.messages == ["feedback: 1 replicas gave no answer: the name a..b is not resolved"]
+
+
+def test_an_address_of_a_family_that_the_kernel_lacks_is_not_our_own(registry, monkeypatch):
+    real = socket.socket
+
+    def lacking(family: int, *arguments: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *arguments)
+
+    peers = Peers("pods:8080", ("0.0.0.0", 8080), FeedbackMetrics(registry), lambda host, port: ["fd00::1"])
+    monkeypatch.setattr(socket, "socket", lacking)
+    assert peers.ask(LABELS, HEADERS) == (["unmatched"] * 3, 1)
 
 
 def test_a_name_server_that_hangs_costs_no_more_than_the_time_for_all(registry):

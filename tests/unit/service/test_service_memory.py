@@ -145,6 +145,11 @@ def test_a_row_is_labelled_once_and_its_successor_in_the_same_place_anew(tmp_pat
     assert [successor.ring.label(successor) for _ in range(2)] == [True, False]
 
 
+def test_a_row_that_was_overwritten_while_its_label_was_on_its_way_unlabels_nobody(tmp_path):
+    old, new = (Entry(Memory(tmp_path, 0, 2)._own, 1, sequence, 0, 0.0, 0.0) for sequence in (1, 3))
+    assert [entry.ring.label(entry) for entry in (new, old, new)] == [True, False, False]
+
+
 def test_other_workers_find_it_since_all_are_forked_from_one(tmp_path):
     """Python salts the hash of a text; in forks the salt is the same."""
     memory = Memory(tmp_path, 0, ROWS)

@@ -105,6 +105,13 @@ def test_columns_have_the_signatures_types_and_gaps_are_null() -> None:
     assert found["answered_at"].to_pylist()[0] == datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
+def test_the_largest_whole_number_beside_a_gap_takes_no_row_with_it() -> None:
+    signature = Signature("frame", (Feature("rooms", "int64", True),), (Output("predict", "float64", (-1,)),))
+    largest, gap = np.array([2**63 - 1]), np.array([np.nan])
+    group = [Observation("id", NOON, {"rooms": x}, {"predict": np.ones(1)}, 1, 10) for x in (largest, gap)]
+    assert roundtrip(signature, group)["x_rooms"].to_pylist() == [2**63 - 1, None]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_numbers_come_back_to_the_last_bit(dtype: str) -> None:
     signature = Signature("matrix", (Feature("a", dtype, True),), (Output("predict", "float64", (-1, 2)),))

@@ -27,7 +27,7 @@ from service.observations import Observation
 from service.prediction_lines import Layout
 from service.settings import Settings
 from service.shipper import Shipper, check_prediction_log
-from service.spool import Spool
+from service.spool import Spool, segment_name, waiting
 
 SIGNATURE = Signature("matrix", (Feature("a", "float64"),), (Output("predict", "float64", (-1,)),))
 LAYOUT = Layout.of(0, "m", "1", SIGNATURE, ())
@@ -158,6 +158,36 @@ def test_a_segment_that_can_never_be_shipped_does_not_hold_up_the_others(ground:
     Shipper(ground.spool, tree).ship()
     assert len(ground.logged()) == 4
     assert len(ground.left()) == 1
+
+
+def test_a_segment_that_the_store_always_refuses_does_not_hold_up_the_others(ground: Ground) -> None:
+    class Refusing(FolderTree):
+        def put(self, path: str, data: bytes) -> None:
+            if first in path:
+                raise StoreError("403")
+            super().put(path, data)
+
+    first = min(segment_name(path) for path in waiting(ground.spool))
+    working = Shipper(ground.spool, Refusing(ground.log))
+    working.ship()
+    working.ship()
+    assert ground.logged() == ["a1", "a2", "b1", "b2"]
+    assert [name.partition(".jsonl")[0] for name in ground.left()] == [first]
+
+
+def test_a_store_whose_settings_cannot_be_right_is_a_failure_that_is_counted(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+    monkeypatch.setattr(shipper, "CollectorRegistry", lambda: registry)
+    monkeypatch.setattr(shipper, "_LAST_SECONDS", 0.0)
+    stop = threading.Event()
+    stop.set()
+    settings = Settings(prediction_log="az://container/log", prediction_log_spool=ground.spool)
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    shipper.run(settings, ground.spool.parent, stop)
+    assert registry.get_sample_value("muelle_prediction_log_failures_total") == 1
+    assert len(ground.left()) == 3
 
 
 def test_what_a_shipper_counts_can_be_scraped(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,8 @@ def test_what_the_queue_does_not_hold_is_dropped_and_counted(
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5")
+    # A full batch is sent at once; a smaller one must not be, however slow the machine.
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
     receiver.hang()
     worker = bench()
     for _ in range(5):

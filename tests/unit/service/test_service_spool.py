@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -177,6 +179,41 @@ def test_segments_are_for_nobody_else_to_read(tmp_path: Path) -> None:
     (path,) = (tmp_path / "spool").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_system_without_locks_costs_neither_descriptors_nor_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    writer = make(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(OSError, match="No locks"):
+            writer.append(b"one")
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert os.listdir(tmp_path / "spool") == []
+
+
+def test_what_a_file_system_says_only_at_the_end_does_not_end_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(tmp_path)
+    writer.append(b"one")
+    close = os.close
+
+    def refuse(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "close", refuse)
+    writer.complete()
+    monkeypatch.undo()
+    writer.append(b"two")
+    writer.complete()
+    assert lines(tmp_path) == [b"one\n", b"two\n"]
 
 
 def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:

@@ -69,9 +69,12 @@ def test_a_batch_larger_than_the_queue_stops_the_start() -> None:
 
 
 @pytest.mark.parametrize("key", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
-def test_an_endpoint_is_a_url_and_is_not_repeated(key: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["user:secret@collector:4318", "http://user:secret@:4318", "http://user:se/cret@collector", "http://[::1"]
+)
+def test_an_endpoint_is_a_url_and_is_not_repeated(key: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        check_tracing({key: "user:secret@collector:4318"})
+        check_tracing({key: value})
     assert str(caught.value) == f"{key}: expected a URL with http:// or https://"
 
 

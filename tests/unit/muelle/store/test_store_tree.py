@@ -45,6 +45,20 @@ def test_what_the_file_system_says_names_the_file(tmp_path: Path) -> None:
         FolderTree(tmp_path).open("none", 1)
 
 
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FolderTree(tmp_path).put("secret/x", b"1")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StoreError, match=r"secret: can't be read: Permission denied"):
+        list(FolderTree(tmp_path).files())
+
+
 def test_a_place_is_a_path_or_a_url(tmp_path: Path) -> None:
     open_tree(str(tmp_path / "a"), Access()).put("x", b"1")
     open_tree(f"file://{tmp_path}/b", Access()).put("x", b"1")
