@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -133,6 +133,32 @@ def refusal(*values: Mapping[str, Any], namespace: str = "default", look: bool =
     done = _template(json.dumps(merged(*values)), "m", namespace, look)
     assert done.returncode != 0, "expected helm to refuse this"
     return done.stderr
+
+
+def assert_names_the_fault(message: str, sentence: str) -> None:
+    """Fail unless a refusal says this, and shows nothing of Helm's own insides."""
+    assert sentence in message
+    for trace in ("nil pointer", "error calling", "wrong type", "executing"):
+        assert trace not in message
+
+
+def defaults_taken_away(chart: Path) -> list[Object]:
+    """Return, for each key of a chart's values, the values that take its default away: ``--set KEY=null``."""
+
+    def of(values: Mapping[str, Any]) -> Iterator[Object]:
+        for key, value in values.items():
+            yield {key: None}
+            if isinstance(value, dict) and "requests" not in value:
+                for below in of(value):
+                    yield {key: below}
+
+    return list(of(yaml.safe_load((chart / "values.yaml").read_text())))
+
+
+def path_of(values: Mapping[str, Any]) -> str:
+    """Return the path of the one key that such values have, with dots between."""
+    ((key, below),) = values.items()
+    return key if below is None else f"{key}.{path_of(below)}"
 
 
 def _tree(values: Mapping[str, Any] | Path) -> Mapping[str, Any]:
