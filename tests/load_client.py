@@ -86,10 +86,6 @@ class Tally:
         """Answers by status."""
         return Counter(outcome.status for outcome in self.outcomes if outcome.status is not None)
 
-    def connected_before(self, instant: float) -> Tally:
-        """Return the requests whose connection was established by then."""
-        return Tally([o for o in self.outcomes if o.connected is not None and o.connected <= instant])
-
 
 class Client:
     """Sends one document again and again; a kept connection is opened anew only after it was closed."""

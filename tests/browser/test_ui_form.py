@@ -60,6 +60,38 @@ def test_a_prediction_comes_with_probabilities_and_the_id_that_the_log_has(page:
     assert page.errors() == []
 
 
+#: Lets a prediction's answer arrive only when `arrive` is called.
+HELD_UP = """
+const real = window.fetch;
+window.fetch = async (path, options) => {
+  const answer = await real(path, options);
+  if (String(path).endsWith("/predict")) {
+    await new Promise((resolve) => { window.arrive = resolve; });
+    window.arrived = true;
+  }
+  return answer;
+};
+"""
+
+
+@pytest.mark.parametrize("text", ["5.1", ""], ids=["answer", "refusal"])
+def test_a_late_answer_is_not_shown_for_another_model(page: Page, server: Server, text: str) -> None:
+    page.open(server)
+    page.wait_loaded()
+    page.fill("sepal length (cm)", text)
+    page.script(HELD_UP)
+    send(page)
+    page.wait(lambda: page.script("return window.arrive !== undefined"), "an answer that is on its way")
+    page.choose("#try-model", "linear 1")
+    page.script("window.arrive()")
+    page.wait(lambda: page.script("return window.arrived"), "the answer")
+    # What follows an answer is done by the time that the next picture is drawn.
+    drawn = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done));"
+    page.driver.execute_async_script(drawn)
+    assert page.all("#answer .prediction") == []
+    assert page.shown("#refusal") == ""
+
+
 def test_without_probabilities_none_are_asked_for(page: Page, server: Server) -> None:
     page.open(server)
     page.wait_loaded()
@@ -187,9 +219,11 @@ class TestKeys:
         assert page.rows("#models-table") == []
         assert page.errors() == []
 
-    def test_a_wrong_key_is_told(self, page: Page, guarded: tuple[Server, str]) -> None:
+    # The second can't be put into a header at all.
+    @pytest.mark.parametrize("key", ["wrong", "clé-€"])
+    def test_a_wrong_key_is_told(self, page: Page, guarded: tuple[Server, str], key: str) -> None:
         page.open(guarded[0])
-        self.give(page, "wrong")
+        self.give(page, key)
         page.wait(lambda: page.shown("#key-error") == "The server does not take this key.", "the refusal")
         assert not page.find("#content").is_displayed()
 

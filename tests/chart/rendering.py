@@ -161,6 +161,23 @@ def path_of(values: Mapping[str, Any]) -> str:
     return key if below is None else f"{key}.{path_of(below)}"
 
 
+def loose_objects(chart: Path) -> set[str]:
+    """Return the names of those objects in a chart's schema of which any key is taken, but for Kubernetes' own."""
+
+    def under(node: Any, name: str) -> Iterator[str]:
+        if isinstance(node, dict):
+            passed_on = "API server" in node.get("description", "")
+            if node.get("type") == "object" and "additionalProperties" not in node and not passed_on:
+                yield name
+            for key, below in node.items():
+                yield from under(below, key)
+        elif isinstance(node, list):
+            for index, below in enumerate(node):
+                yield from under(below, str(index))
+
+    return set(under(json.loads((chart / "values.schema.json").read_text()), ""))
+
+
 def _tree(values: Mapping[str, Any] | Path) -> Mapping[str, Any]:
     return yaml.safe_load(values.read_text()) if isinstance(values, Path) else values
 

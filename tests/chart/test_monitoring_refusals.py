@@ -5,7 +5,7 @@ import json
 import pytest
 from cluster_objects import kubectl
 from monitoring_chart import CHART, STANDALONE, refusal, render, template
-from rendering import assert_names_the_fault, command, defaults_taken_away, merged, path_of
+from rendering import assert_names_the_fault, command, defaults_taken_away, loose_objects, merged, path_of
 
 from tools.chart_readme import wanted
 
@@ -114,27 +114,8 @@ def test_scraping_a_release_that_has_its_own_monitor_is_refused(kind, namespace)
 
 
 def test_the_schema_is_strict_wherever_kubernetes_does_not_define_the_value():
-    loose = []
-
-    def walk(node, path):
-        if isinstance(node, dict):
-            passed_on = "API server" in node.get("description", "")
-            if node.get("type") == "object" and "additionalProperties" not in node and not passed_on:
-                loose.append(path)
-            for key, below in node.items():
-                walk(below, f"{path}/{key}")
-        elif isinstance(node, list):
-            for index, below in enumerate(node):
-                walk(below, f"{path}/{index}")
-
-    walk(json.loads((CHART / "values.schema.json").read_text()), "")
     # A parent chart's, and those that stand for a Kubernetes type as a whole.
-    assert {path.rsplit("/", 1)[-1] for path in loose} <= {
-        "global",
-        "affinity",
-        "podSecurityContext",
-        "securityContext",
-    }
+    assert loose_objects(CHART) <= {"global", "affinity", "podSecurityContext", "securityContext"}
 
 
 def test_the_table_of_values_and_the_schema_are_up_to_date():
