@@ -358,6 +358,13 @@ def test_the_password_is_from_a_secret_of_ones_own_or_made_up():
     assert all(len(password) == 24 for password in made)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_made_up_password_stays_as_long_as_the_database_that_has_it(kept):
+    release = render(STANDALONE, {"standalone": {"grafana": {"persistence": {"enabled": kept}}}})
+    annotations = release.one("Secret", "m-monitoring-grafana")["metadata"].get("annotations", {})
+    assert annotations == ({"helm.sh/resource-policy": "keep"} if kept else {})
+
+
 def test_a_made_up_password_is_kept_by_upgrades(namespace):
     secret = {
         "apiVersion": "v1",
