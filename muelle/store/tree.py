@@ -13,7 +13,7 @@ from muelle.errors import NotFoundError, StoreError, StoreUnreachableError
 from muelle.store.remote import Access, local_path
 from muelle.store.source import OBJECT_SCHEMES, Source
 
-_TEMPORARY: Final = ".tmp-"
+_TEMPORARY: Final = ".tmp"
 
 
 class Tree(Protocol):
@@ -47,8 +47,8 @@ class FolderTree:
     def put(self, path: str, data: bytes) -> None:
         """Write beside the place, fsync, rename."""
         target = self._root / path
-        # The same name again after a crash, so that what it left is replaced.
-        temporary = target.with_name(f"{_TEMPORARY}{target.name}")
+        # The same name again after a crash, so that what it left is replaced; and one that `*.parquet` does not mean.
+        temporary = target.with_name(f".{target.name}{_TEMPORARY}")
         try:
             _make(target.parent)
             temporary.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ class FolderTree:
         for folder, _, names in os.walk(self._root, onerror=_refuse):
             for name in names:
                 path = Path(folder, name)
-                if not name.startswith(_TEMPORARY):
+                if not name.endswith(_TEMPORARY):
                     try:
                         size = path.stat().st_size
                     except FileNotFoundError:

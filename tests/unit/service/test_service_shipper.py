@@ -114,10 +114,12 @@ def test_a_shipper_that_is_killed_at_any_moment_doubles_nothing(ground: Ground, 
         process.join(30)
         assert process.exitcode == -signal.SIGKILL
         assert len(ground.left()) == 3
+        # Others read the log by this pattern, and must not find what is half written.
+        assert len(list(ground.log.rglob("*.parquet"))) == (0 if moment == "before the rename" else 1)
     Shipper(ground.spool, FolderTree(ground.log)).ship()
     assert ground.logged() == sorted(ground.ids)
     assert ground.left() == []
-    assert not list(ground.log.rglob(".tmp-*"))
+    assert not list(ground.log.rglob("*.tmp"))
 
 
 def _unlink_of(die: Any) -> Any:

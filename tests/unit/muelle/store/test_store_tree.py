@@ -29,7 +29,7 @@ def test_what_a_crash_left_half_written_is_not_listed_and_is_replaced(tmp_path: 
     tree = FolderTree(tmp_path)
     folder = (tmp_path / PATH).parent
     folder.mkdir(parents=True)
-    (folder / ".tmp-x.parquet").write_bytes(b"hal")
+    (folder / ".x.parquet.tmp").write_bytes(b"hal")
     assert list(tree.files()) == []
     tree.put(PATH, b"whole")
     assert os.listdir(folder) == ["x.parquet"]
