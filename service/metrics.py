@@ -96,10 +96,12 @@ class ModelMetrics:
         self._stages = [_Bins(metrics.stages.labels(*labels, stage), SECONDS_BUCKETS) for stage in STAGES]
         self._rows = _Bins(metrics.rows.labels(*labels), ROWS_BUCKETS)
         self._failures = metrics.load_failures.labels(*labels)
+        self._not_loaded = metrics.not_loaded.labels(*labels)
         self._in_progress = 0
         self._in_progress_gauge = metrics.in_progress.labels(*labels)
-        # The slot's file still holds the last worker's number when gunicorn lost it without calling child_exit.
+        # The slot's file still holds the last worker's numbers when gunicorn lost it without calling child_exit.
         self._in_progress_gauge.set(0)
+        self._not_loaded.set(0)
 
     def enter(self) -> None:
         """Count a request as in progress; `leave` must follow."""
@@ -150,8 +152,9 @@ class ModelMetrics:
         self._metrics.load_seconds.labels(*self._labels).set(seconds)
 
     def load_failed(self) -> None:
-        """Count a failed attempt to load the model."""
+        """Count a failed attempt to load the model, which this worker does without from now on."""
         self._failures.inc()
+        self._not_loaded.set(1)
 
     def flush(self) -> None:
         """Carry over what was counted since the last time."""
@@ -224,6 +227,13 @@ class Metrics:
         )
         self.load_failures = Counter(
             "muelle_model_load_failures_total", "Failed attempts to load a model.", model, registry=registry
+        )
+        self.not_loaded = Gauge(
+            "muelle_model_not_loaded",
+            "1 where a living worker could not load the model, 0 otherwise.",
+            model,
+            multiprocess_mode="livemax",
+            registry=registry,
         )
         own: Collector = _Registered(registry) if directory is None else SlotValues(directory)
         self._collectors = (own,) if processes is None else (own, processes)

@@ -115,6 +115,7 @@ class Models:
             selection = self._find()
         except (MuelleError, OSError) as error:
             self._problems = (str(error),)
+            self._metrics.for_model().load_failed()
             _log.error("no models: %s", error)
             return
         self._models = {
@@ -125,6 +126,7 @@ class Models:
         self._table = self._make_table(selection.default)
         self._problems = selection.problems
         for problem in selection.problems:
+            self._metrics.for_model().load_failed()
             _log.error("not ready: %s", problem)
         for name, versions in selection.models.items():
             for version, found in versions.items():

@@ -219,6 +219,9 @@ def test_an_alert_reaches_whom_it_should_and_ends_when_the_pod_is_mended(
     told = until(lambda: messages(kube, prometheus.namespace, name), "the receiver told", 60)
     assert told[0]["labels"].items() >= {"severity": "warning", "team": "e2e", "version": FLIPPED}.items()
     assert told[0]["annotations"]["runbook_url"] == "https://runbooks.example/docs/runbooks/model-not-loaded.md"
+    # A typing error, so that there is no model that the alert could name.
+    release.upgrade({"slots": {"b": {"serve": ["irsi"]}}}, wait=False)
+    until(lambda: [found for found in prometheus.alerts(name) if found["model"] == "unknown"], f"{name}: unknown", 90)
     mended = time.monotonic()
     release.upgrade({"slots": {"b": {"serve": ["iris@2"]}}})
     until(lambda: not prometheus.alerts(name), f"{name} over in Prometheus", 90)

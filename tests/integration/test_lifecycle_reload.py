@@ -73,6 +73,7 @@ def test_a_reload_serves_what_is_in_the_folder_now(tmp_path: Path) -> None:
         assert server.get("/livez").status == 200
         found = scrape(server)
         assert total(found, "muelle_model_load_failures_total", model="double", version="11") >= 1
+        assert total(found, "muelle_model_not_loaded") == total(found, "muelle_model_not_loaded", version="11") == 1
         assert total(found, "muelle_model_info", version="9") == 0
         # The counters of a version that is gone stay, or a sum over versions would fall.
         assert total(found, "muelle_requests_total", model="double", version="9") > 0
@@ -82,4 +83,5 @@ def test_a_reload_serves_what_is_in_the_folder_now(tmp_path: Path) -> None:
         reload(server)
         server.wait_ready()
         assert server.post("/predict", FOUR).json == TWELVE
+        assert total(scrape(server), "muelle_model_not_loaded") == 0
         assert server.stop() == 0

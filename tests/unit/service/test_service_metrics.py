@@ -133,6 +133,7 @@ def test_all_series_of_a_model_exist_at_zero() -> None:
         "batch_rows_count",
         "requests_in_progress",
         "model_load_failures_total",
+        "model_not_loaded",
     ):
         assert found[f"muelle_{name} model=iris version=1"] == 0
     for reason in ("concurrency",):

@@ -11,7 +11,7 @@ from lifecycle import factor_bundle
 from prometheus_client import CollectorRegistry
 
 from muelle.errors import NotFoundError, NotReadyError
-from service.metrics import Metrics
+from service.metrics import UNKNOWN, Metrics
 from service.models import Models
 from service.settings import Settings
 
@@ -34,6 +34,12 @@ def folder(tmp_path: Path) -> Path:
 def found(models: Models, name: str | None = None, version: str | None = None) -> tuple[str, str]:
     served = models.get(name, version)
     return served.name, served.version
+
+
+def not_loaded(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+    """Return what the metric of that name says, by model and version."""
+    (family,) = [metric for metric in registry.collect() if metric.name == "muelle_model_not_loaded"]
+    return {(sample.labels["model"], sample.labels["version"]): sample.value for sample in family.samples}
 
 
 def test_the_newest_version_and_the_default_model_are_found(folder: Path) -> None:
@@ -112,6 +118,7 @@ def test_a_broken_bundle_keeps_its_reason_and_the_others_are_served(folder: Path
     failures = "muelle_model_load_failures_total"
     assert registry.get_sample_value(failures, {"model": "a", "version": "10"}) == 1
     assert registry.get_sample_value(failures, {"model": "a", "version": "9"}) == 0
+    assert not_loaded(registry) == {("a", "9"): 0, ("a", "10"): 1, ("b", "1"): 0}
 
 
 def test_a_bundle_under_another_name_is_not_served(folder: Path) -> None:
@@ -131,8 +138,10 @@ def test_a_module_that_is_not_allowed_is_a_reason(folder: Path) -> None:
 def test_no_models_and_an_unknown_default_are_reasons(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, reason in {"empty": "holds no models", "nowhere": "no such folder of models"}.items():
-        models = models_of(tmp_path / path)
+        registry = CollectorRegistry()
+        models = models_of(tmp_path / path, registry)
         models.load()
+        assert not_loaded(registry) == {(UNKNOWN, UNKNOWN): 1}
         (problem,) = models.problems()
         assert str(tmp_path / path) in problem
         assert reason in problem
@@ -188,8 +197,10 @@ def test_a_pinned_version_that_is_not_there_has_failed(reference: str, reason: s
 
 
 def test_a_name_that_is_not_there_is_a_problem(folder: Path) -> None:
-    models = models_of(folder, serve=("c", "b"))
+    registry = CollectorRegistry()
+    models = models_of(folder, registry, serve=("c", "b"))
     models.load()
+    assert not_loaded(registry) == {(UNKNOWN, UNKNOWN): 1, ("b", "1"): 0}
     assert models.problems() == [f"MUELLE_SERVE: no model 'c' in {folder}; there is a, b"]
     assert found(models) == ("b", "1")
     alone = models_of(folder, serve=("c",))
