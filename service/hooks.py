@@ -123,11 +123,12 @@ def _remove(folder: Path, pid: int) -> None:
 def _wait(worker: Any, condition: Callable[[], bool], seconds: float = math.inf) -> None:
     """Wait until a condition no longer holds, or for so long; a worker that is told to stop meanwhile ends here.
 
-    It would else go on to take the connections that wait, only to have nothing to answer them with.
+    It would else go on to take the connections that wait, only to have nothing to answer them with. So does one whose
+    arbiter is gone: nobody is left who could tell it that the worker for which it waits is gone, too.
     """
     deadline = time.monotonic() + seconds
     while condition() and time.monotonic() < deadline:
-        if not worker.alive:
+        if not worker.alive or not worker.is_parent_alive():
             sys.exit(0)
         worker.notify()
         time.sleep(_PAUSE_SECONDS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 from muelle.errors import MuelleError, NotFoundError, NotReadyError
 from muelle.inference import Predictor
@@ -22,6 +22,10 @@ from service.settings import Settings
 _log = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "failed"]
+#: Model and version, either None for a default.
+Reference = tuple[str | None, str | None]
+#: What is said until it is known what there is.
+_LOADING: Final = ("loading",)
 
 
 @dataclass(slots=True)
@@ -58,6 +62,9 @@ class ServedModel:
         return self.predictor
 
 
+Table = dict[Reference, ServedModel]
+
+
 class Models:
     """All models that are served.
 
@@ -89,9 +96,9 @@ class Models:
         self._observations = observations
         self._feedback = feedback
         self._models: dict[str, dict[str, ServedModel]] = {}
-        #: What a request may name: (model, version), either None for the default.
-        self._table: dict[tuple[str | None, str | None], ServedModel] = {}
-        self._problems: tuple[str, ...] = ("loading",)
+        #: What a request may name.
+        self._table: Table = {}
+        self._problems: tuple[str, ...] = _LOADING
         self._thread: threading.Thread | None = None
 
     def start_loading(self) -> None:
@@ -101,8 +108,11 @@ class Models:
 
     @property
     def loading(self) -> bool:
-        """Whether the background load goes on."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether the background load goes on, so that something may yet become ready."""
+        # A thread that broke off has nothing more to bring; one that has told of its last model has, too.
+        if self._thread is None or not self._thread.is_alive():
+            return False
+        return self._problems == _LOADING or any(model.state == "loading" for model in self.all())
 
     def wait(self) -> None:
         """Wait until the background load has ended."""
@@ -118,19 +128,21 @@ class Models:
             self._metrics.for_model().load_failed()
             _log.error("no models: %s", error)
             return
-        self._models = {
+        models = {
             name: {version: ServedModel(name, version, self._metrics.for_model(name, version)) for version in versions}
             for name, versions in selection.models.items()
         }
-        # Whole at once: the fast lane learns its paths from the first table that it sees.
-        self._table = self._make_table(selection.default)
+        # Each whole, and in this order, the reverse of that in which they are read: who sees the models finds them in
+        # the table, and who doesn't see "loading" any more sees them. The fast lane learns its paths from the table.
+        self._table = _table_of(models, selection.default)
+        self._models = models
         self._problems = selection.problems
         for problem in selection.problems:
             self._metrics.for_model().load_failed()
             _log.error("not ready: %s", problem)
         for name, versions in selection.models.items():
             for version, found in versions.items():
-                self._load_one(self._models[name][version], found)
+                self._load_one(models[name][version], found)
 
     def get(self, name: str | None, version: str | None) -> ServedModel:
         """Return what a request means; without a version the newest, without a name the default model.
@@ -142,21 +154,22 @@ class Models:
         NotReadyError
             When it isn't known yet what there is.
         """
+        models = self._models
         found = self._table.get((name, version))
         if found is not None:
             return found
-        if not self._models:
+        if not models:
             raise NotReadyError("; ".join(self._problems))
         if name is None:
-            known = ", ".join(self._models)
+            known = ", ".join(models)
             raise NotFoundError(
                 f"several models are served ({known}): use /models/NAME/predict, or set MUELLE_DEFAULT_MODEL"
             )
-        if name not in self._models:
-            raise NotFoundError(f"no model {name[:63]!r}; there is {', '.join(self._models)}")
-        raise NotFoundError(f"no version {str(version)[:63]!r} of {name}; there is {', '.join(self._models[name])}")
+        if name not in models:
+            raise NotFoundError(f"no model {name[:63]!r}; there is {', '.join(models)}")
+        raise NotFoundError(f"no version {str(version)[:63]!r} of {name}; there is {', '.join(models[name])}")
 
-    def references(self) -> list[tuple[str | None, str | None]]:
+    def references(self) -> list[Reference]:
         """Return what `get` finds: (model, version), either None for a default; empty until that is known."""
         return list(self._table)
 
@@ -179,19 +192,9 @@ class Models:
 
     def problems(self) -> list[str]:
         """Return why this process is not ready; empty when it is."""
+        general = self._problems
         failed = [f"{model.name} {model.version}: {model.reason}" for model in self.all() if model.state != "ready"]
-        return [*self._problems, *failed]
-
-    def _make_table(self, default: str | None) -> dict[tuple[str | None, str | None], ServedModel]:
-        table: dict[tuple[str | None, str | None], ServedModel] = {}
-        for name, versions in self._models.items():
-            for version, model in versions.items():
-                table[name, version] = model
-            # Not the newest that works: silently serving an older one would hide a broken release.
-            table[name, None] = model
-        if default is not None:
-            table[None, None] = table[default, None]
-        return table
+        return [*general, *failed]
 
     def _load_one(self, model: ServedModel, version: Version) -> None:
         started = time.perf_counter()
@@ -252,3 +255,16 @@ class Models:
             # No room for its series in the metrics folder: it answers all the same.
             _log.error("%s %s takes no labels: %s", model.name, model.version, error)
             return None
+
+
+def _table_of(models: Mapping[str, Mapping[str, ServedModel]], default: str | None) -> Table:
+    """Return what a request may name."""
+    table: Table = {}
+    for name, versions in models.items():
+        for version, model in versions.items():
+            table[name, version] = model
+        # Not the newest that works: silently serving an older one would hide a broken release.
+        table[name, None] = model
+    if default is not None:
+        table[None, None] = table[default, None]
+    return table

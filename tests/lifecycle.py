@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,13 +96,19 @@ def wait_loads(server: Server, count: int) -> None:
     server.wait_for(lambda: sum("loaded with" in line["message"] for line in server.log()) >= count, f"{count} loads")
 
 
+def wait_gone(pids: Iterable[int]) -> None:
+    """Wait until none of these processes is left."""
+    waited = list(pids)
+    deadline = time.monotonic() + 30
+    while left := [pid for pid in waited if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"{left} are still there"
+        time.sleep(0.005)
+
+
 def kill(pid: int) -> None:
     """Kill a worker and wait until it is gone, that is, reaped: a zombie's threads may still hold its connections."""
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline, f"{pid} is still there"
-        time.sleep(0.005)
+    wait_gone([pid])
 
 
 class Watch:

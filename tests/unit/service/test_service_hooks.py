@@ -75,7 +75,12 @@ def make_worker(age: int) -> Any:
     notified: list[float] = []
     app = SimpleNamespace(extensions={"muelle": SimpleNamespace(models=Models())})
     return SimpleNamespace(
-        age=age, alive=True, wsgi=app, notified=notified, notify=lambda: notified.append(time.monotonic())
+        age=age,
+        alive=True,
+        is_parent_alive=lambda: True,
+        wsgi=app,
+        notified=notified,
+        notify=lambda: notified.append(time.monotonic()),
     )
 
 
@@ -226,10 +231,13 @@ def test_the_first_worker_again_listens_before_clients_lose_patience(
     until(lambda: server.board[0] == State.LOADED)
 
 
-def test_a_worker_that_is_told_to_stop_before_it_listens_ends(hooks: Hooks, server: Any) -> None:
+@pytest.mark.parametrize("why", ["told to stop", "the arbiter is gone"])
+def test_a_worker_that_must_not_listen_any_more_ends(why: str, hooks: Hooks, server: Any) -> None:
     fork(hooks, server, 1)
     second = fork(hooks, server, 2)
-    second.alive = False
+    second.alive = why != "told to stop"
+    second.is_parent_alive = lambda: why != "the arbiter is gone"
+    second.notify = lambda: pytest.fail("it waits on")
     with pytest.raises(SystemExit) as raised:
         hooks.post_worker_init(second)
     assert raised.value.code == 0

@@ -11,8 +11,8 @@ from lifecycle import factor_bundle
 from prometheus_client import CollectorRegistry
 
 from muelle.errors import NotFoundError, NotReadyError
-from service.metrics import UNKNOWN, Metrics
-from service.models import Models
+from service.metrics import UNKNOWN, Metrics, ModelMetrics
+from service.models import Models, ServedModel
 from service.settings import Settings
 
 
@@ -271,3 +271,42 @@ def test_it_loads_in_the_background(tmp_path: Path) -> None:
     models.wait()
     assert not models.loading
     assert models.problems() == []
+
+
+def test_whoever_looks_twice_while_the_models_come_is_not_told_that_all_is_ready(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = models_of(folder)
+    look = models.all
+
+    def look_and_load() -> list[ServedModel]:
+        found = look()
+        models.load()
+        return found
+
+    monkeypatch.setattr(models, "all", look_and_load)
+    assert models.problems() == ["loading"]
+
+
+def test_a_request_that_comes_with_the_models_is_told_to_wait(folder: Path) -> None:
+    models = models_of(folder)
+
+    class Before(dict[Any, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            models.load()
+            return None
+
+    models._table = Before()
+    with pytest.raises(NotReadyError):
+        models.get("a", None)
+    assert models.get("a", None).state == "ready"
+
+
+def test_loading_ends_with_the_last_model_and_not_a_moment_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = models_of(folder)
+    seen: list[bool] = []
+    # The last thing that is done for each model.
+    monkeypatch.setattr(ModelMetrics, "loaded", lambda *_: seen.append(models.loading))
+    models.start_loading()
+    models.wait()
+    assert seen == [True, True, False]
