@@ -1,10 +1,11 @@
-"""A certificate authority of the tests' own, and a server's certificate of it, made by openssl."""
+"""A certificate authority of the tests' own, and a server's certificate of it."""
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+import trustme
 
 
 @dataclass(frozen=True)
@@ -17,18 +18,11 @@ class Certificates:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make them; they hold for a day."""
-    authority, authority_key = folder / "authority.crt", folder / "authority.key"
-    certificate, key, request = folder / "server.crt", folder / "server.key", folder / "server.csr"
-    extensions = folder / "extensions"
-    extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-    new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
-    _run(*new, "-x509", "-keyout", authority_key, "-out", authority, "-days", "1", "-subj", "/CN=tests")
-    _run(*new, "-keyout", key, "-out", request, "-subj", "/CN=localhost")
-    sign = ["openssl", "x509", "-req", "-in", request, "-out", certificate, "-days", "1", "-extfile", extensions]
-    _run(*sign, "-CA", authority, "-CAkey", authority_key, "-CAcreateserial")
-    return Certificates(authority, certificate, key)
-
-
-def _run(*command: str | Path) -> None:
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=60)
+    """Make them, with RSA keys."""
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    server = authority.issue_cert("localhost", "127.0.0.1", key_type=trustme.KeyType.RSA)
+    made = Certificates(folder / "authority.crt", folder / "server.crt", folder / "server.key")
+    authority.cert_pem.write_to_path(made.authority)
+    server.cert_chain_pems[0].write_to_path(made.certificate)
+    server.private_key_pem.write_to_path(made.key)
+    return made

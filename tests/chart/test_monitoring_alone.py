@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 
 import jsonschema
 import pytest
@@ -241,15 +240,11 @@ def test_changed_rules_restart_nothing_and_are_read_all_the_same():
 
 
 @pytest.mark.parametrize("values", [STANDALONE, ALL], ids=["nobody", "team"])
-def test_alertmanager_takes_its_configuration(values, tmp_path):
+def test_alertmanager_has_the_one_receiver_that_its_route_names(values):
     config = alertmanager_config(render(values))
     names = [receiver["name"] for receiver in config["receivers"]]
     assert config["route"]["receiver"] in names
     assert len(names) == len(set(names)) == 1
-    path = tmp_path / "alertmanager.yml"
-    path.write_text(yaml.safe_dump(config))
-    if shutil.which("amtool"):
-        assert "SUCCESS" in tool("amtool", "check-config", path)
 
 
 def test_nobody_is_told_until_a_receiver_is_named():

@@ -24,7 +24,7 @@ from certificates import Certificates
 from support import free_port
 
 #: Program → its package and version.
-_PACKAGES = {
+PROGRAMS = {
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
     "registry": "github.com/distribution/distribution/v3/cmd/registry@v3.1.1",
 }
@@ -42,7 +42,7 @@ def program(name: str) -> str:
         return named
     if found := shutil.which(name):
         return found
-    package, _, version = _PACKAGES[name].partition("@")
+    package, _, version = PROGRAMS[name].partition("@")
     tools = Path(os.environ.get("MUELLE_TOOLS") or Path.home() / ".cache" / "muelle-tools")
     built = tools / f"{name}-{version}"
     if not built.exists():
@@ -178,3 +178,8 @@ def basic(folder: Path) -> dict[str, Any]:
     """Return the configuration for user and password: ``me`` and `SECRET_KEY`."""
     (folder / "htpasswd").write_text(_HTPASSWD)
     return {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
+
+
+if __name__ == "__main__":
+    for each in PROGRAMS:
+        print(program(each))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from certificates import Certificates
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from web_server import Handler, WebServer
 
 ISSUER, SERVICE = "muelle-tests", "registry"
@@ -46,24 +50,15 @@ class TokenServer(WebServer):
         return True
 
     def _token(self, access: list[dict[str, object]]) -> str:
-        der = subprocess.run(
-            ["openssl", "x509", "-in", str(self._certificates.certificate), "-outform", "DER"],
-            capture_output=True,
-            timeout=20,
-            check=True,
-        ).stdout
+        der = x509.load_pem_x509_certificate(self._certificates.certificate.read_bytes()).public_bytes(Encoding.DER)
         header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
         now = int(time.time())
         claims = {"iss": ISSUER, "sub": USER, "aud": SERVICE, "nbf": now - 10, "iat": now, "jti": "1", "access": access}
         claims["exp"] = now + int(self.seconds)
         signed = b".".join(_base64(json.dumps(part).encode()) for part in (header, claims))
-        signature = subprocess.run(
-            ["openssl", "dgst", "-sha256", "-sign", str(self._certificates.key)],
-            input=signed,
-            capture_output=True,
-            timeout=20,
-            check=True,
-        ).stdout
+        key = load_pem_private_key(self._certificates.key.read_bytes(), password=None)
+        assert isinstance(key, RSAPrivateKey)
+        signature = key.sign(signed, PKCS1v15(), SHA256())
         return (signed + b"." + _base64(signature)).decode()
 
 

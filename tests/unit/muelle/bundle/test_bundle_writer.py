@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -247,6 +248,7 @@ class TestGitCommit:
         monkeypatch.setenv("PATH", str(checkout))
         assert git_commit() is None
 
+    @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
     def test_the_commit_and_whether_files_have_changed(self, checkout):
         (checkout / "train.py").write_text("1")
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
