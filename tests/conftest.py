@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support import Server, make_repository
+
+# How long an example takes, or is made, says more about the machine's other work than about ours.
+settings.register_profile("muelle", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("muelle")
 
 
 @pytest.fixture(scope="session")

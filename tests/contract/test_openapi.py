@@ -107,7 +107,6 @@ def examine(operation: Any, mode: GenerationMode, look: Callable[[Case], None], 
     @seed(0)
     @settings(
         max_examples=examples,
-        deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),

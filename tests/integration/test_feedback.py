@@ -193,6 +193,7 @@ class Replicas:
         try:
             for server in self.servers:
                 server.wait_ready()
+                wait_loads(server, 6)
         except BaseException:
             self.__exit__()
             raise

@@ -34,7 +34,6 @@ from muelle.bundle import save
 #: Longer than any answer may take here: what takes as long is a hang.
 SILENCE_SECONDS = 10.0
 GENERATED = settings(
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],

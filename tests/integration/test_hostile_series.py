@@ -80,6 +80,8 @@ def watched(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "MUELLE_DEFAULT_MODEL": "linear",
             "MUELLE_METRICS_PORT": str(port),
             "MUELLE_PREDICTION_LOG": str(folder / "log"),
+            # Not in the midst of it: a model's first rows that are shipped make a series, whoever sent them.
+            "MUELLE_PREDICTION_LOG_SECONDS": "3600",
             "MUELLE_UI": "true",
             "MUELLE_TRACING": "true",
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,

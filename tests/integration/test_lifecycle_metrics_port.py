@@ -31,6 +31,7 @@ from support import Server, free_port
 
 REQUESTS = "muelle_requests_total"
 FAILURES = "muelle_worker_failures_total"
+BINS = "muelle_feature_bin_total"
 
 
 def with_port(models: Path, folder: Path, **settings: str) -> tuple[Server, int, Path]:
@@ -85,6 +86,9 @@ def test_both_ports_say_the_same(repository: Path, tmp_path: Path) -> None:
         for _ in range(5):
             server.post(LINEAR, FOUR)
         server.wait_for(lambda: total(scrape(server, port), REQUESTS, model="linear") == 5, "to have counted")
+        # Another thread counts what was in them.
+        bins = {"model": "linear", "feature": "predict"}
+        server.wait_for(lambda: total(scrape(server, port), BINS, **bins) == 5, "to have counted all of them")
         # CPU and memory change from one look to the next.
         one, other = (
             {key: value for key, value in scrape(server, where).items() if not key[0].startswith("muelle_worker_")}
@@ -107,18 +111,23 @@ def test_counters_never_fall_through_recycling_kills_and_reloads(repository: Pat
         server.wait_ready()
         wait_loads(server, 6)
         (companion,) = (pid for slot, pid in holders(metrics).items() if slot == "metrics")
-        killed = 0
+        killed: list[int] = []
         seen = workers(metrics)
         with Load(server.port, LINEAR, FOUR, new=2, kept=2) as load, Watch(server, metrics, port) as watch:
             for turn in range(4):
                 load.wait_ok(120)
                 before = workers(metrics)
+                # First the oldest, who may be on its way out by then, and later the youngest, whom nobody tells to go.
+                going = max(before) if turn == 2 else min(before)
                 if turn % 2:
                     os.kill(server.pid, signal.SIGHUP)
                 else:
-                    os.kill(min(before), signal.SIGKILL)
-                    killed += 1
-                server.wait_for(lambda before=before: min(before) not in workers(metrics), "rid of it")
+                    os.kill(going, signal.SIGKILL)
+                    killed.append(going)
+                server.wait_for(lambda going=going: going not in workers(metrics), "rid of it")
+                # However slow the machine, each turn is looked at.
+                looked = watch.scrapes
+                server.wait_for(lambda looked=looked: watch.scrapes > looked + 2, "scraped")
                 seen |= workers(metrics)
             load.wait_ok(120)
             tally = load.stop()
@@ -132,7 +141,12 @@ def test_counters_never_fall_through_recycling_kills_and_reloads(repository: Pat
         found = scrape(server, port)
         # What the killed ones had counted in their last half second is lost; nothing is counted twice.
         assert 0 < total(found, REQUESTS) <= tally.sent
-        assert total(found, FAILURES, reason="signal") == total(found, FAILURES) == killed
+        ends = [line["message"] for line in server.log() if "was killed by SIGKILL" in line["message"]]
+        assert [int(re.findall(r"pid (\d+)", end)[0]) for end in ends] == killed
+        # Who had been told to go has not failed.
+        untold = [end for end in ends if not end.endswith(", told to stop")]
+        assert ends[-1] in untold
+        assert total(found, FAILURES, reason="signal") == total(found, FAILURES) == len(untold)
         assert holders(metrics)["metrics"] == companion
         assert server.stop() == 0
 

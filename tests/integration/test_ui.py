@@ -33,6 +33,7 @@ def test_both_workers_counts_are_in_it_and_equal_the_metrics_page(server: Server
     server.post("/models/iris/predict", {"features": ["a text", 0, 0, 0]})
     server.wait_for(lambda: iris(server)["rows"] == before + 80, "all rows in /ui/state", 10)
     server.wait_for(lambda: sum(iris(server)["bins"]["predict"]) == before + 80, "all rows counted", 10)
+    server.wait_for(lambda: iris(server)["requests"]["400"] == 1, "the refused one counted", 10)
     found, page = iris(server), scrape(server)
     assert found["requests"]["400"] == total(page, "muelle_requests_total", model="iris", code="400") == 1
     assert found["requests"]["200"] == total(page, "muelle_requests_total", model="iris", code="200")

@@ -225,7 +225,7 @@ def test_the_first_bad_value_of_a_column_is_told() -> None:
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(rows=st.lists(st.tuples(numbers, numbers).map(list), min_size=1, max_size=20))
 def test_finite_numbers_keep_their_value(rows: list[list[float]]) -> None:
     data = rows_to_data(matrix(), rows)
@@ -238,7 +238,7 @@ anything = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(cells=st.lists(anything, min_size=5, max_size=5), others=st.booleans())
 def test_a_row_is_taken_cell_by_cell_whatever_stands_beside_it(cells: list[Any], others: bool) -> None:
     """Whether a batch is taken depends on its cells alone, not on which way was taken through the code."""

@@ -51,7 +51,7 @@ def values_for(name: str, datatype: str) -> st.SearchStrategy[Any]:
     return st.integers(0, 100)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_columns_that_were_written_are_read(data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 6))
@@ -77,7 +77,7 @@ def test_columns_that_were_written_are_read(data: st.DataObject) -> None:
         assert got == expected[name], name
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     data=st.data(),
     rows=st.integers(1, 8),
@@ -189,19 +189,19 @@ def mutations(body: bytes) -> Iterator[bytes]:
         yield body[:i] + body[i : i + 1] + body[i:]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(body=st.binary(max_size=60), length=st.none() | st.text(max_size=4) | st.integers(-2, 70).map(str))
 def test_any_bytes_give_a_value_or_an_input_error(body: bytes, length: str | None) -> None:
     check(body, length, MATRIX)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(document=ANYTHING | st.fixed_dictionaries({"inputs": ANYTHING}, optional={"outputs": ANYTHING, "id": ANYTHING}))
 def test_any_json_gives_a_value_or_an_input_error(document: Any) -> None:
     check(json.dumps(document).encode(errors="replace"), None, MATRIX)
 
 
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=1200)
 @given(request=rough_requests())
 def test_nearly_right_requests_give_a_value_or_an_input_error(request: tuple[bytes, str, Signature]) -> None:
     check(*request)

@@ -26,9 +26,7 @@ MAX_ROWS = 3000
 LARGE = 8 * 1024
 CLASSES = (0, 1)
 OUTPUTS = (Output("predict", "int64", (-1,), CLASSES), Output("predict_proba", "float64", (-1, 2), CLASSES))
-PROPERTY = settings(
-    deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example]
-)
+PROPERTY = settings(derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
 
 
 def matrix(width: int, dtype: str = "float64", *, nullable: bool = False) -> Signature:

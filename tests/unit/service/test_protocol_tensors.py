@@ -79,7 +79,7 @@ def test_the_table_has_all_datatypes_with_their_sizes() -> None:
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_what_was_written_is_what_is_read(datatype: str, data: st.DataObject) -> None:
     rows, width = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
@@ -257,7 +257,7 @@ def test_strings_are_utf_8() -> None:
     assert (error.code, error.where) == ("invalid_value", "inputs[0].data[1]")
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(
     body=st.binary(max_size=40),
     size=st.integers(0, 40),

@@ -47,7 +47,7 @@ def over_a_socket(data, length, ahead=0):
             sender.join()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 100_000), st.integers(0, 9000), st.binary(max_size=50))
 def test_a_body_is_read_whole_and_what_follows_is_kept(size, ahead, behind):
     data = bytes(i % 251 for i in range(size))

@@ -261,7 +261,9 @@ def test_a_worker_that_stops_takes_what_waits_and_closes_its_listener(bench: Ben
     assert silent.recv(1) == b""
 
 
-def test_a_worker_that_stops_takes_who_comes_in_its_last_moment(bench: Bench) -> None:
+def test_a_worker_that_stops_takes_who_comes_in_its_last_moment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine the client may need longer than the moment lasts.
+    monkeypatch.setattr("service.worker._LAST_ACCEPT_SECONDS", 2.0)
     stopping = threading.Thread(target=bench.worker.set_accept_enabled, args=[False], daemon=True)
     bench.worker.alive = False
     stopping.start()

@@ -80,7 +80,7 @@ def test_an_answer_of_another_size_is_refused(value):
 
 finite = st.floats(-1e100, 1e100, allow_subnormal=False).map(lambda value: 0.0 if abs(value) < 1e-100 else value)
 answers = arrays(np.float64, array_shapes(min_dims=1, max_dims=2, max_side=6), elements=finite)
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 
 
 @quick

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muelle.bundle import fields
@@ -18,13 +18,11 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(json_values)
 def test_a_document_is_what_it_says(value):
     assert fields.document(json.dumps(value).encode(), "f.json") == value
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_document_or_a_manifest_error(data):
     try:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muelle.bundle.manifest import ENGINE_FILES, FORMAT_VERSION, FileEntry, Manifest, OnnxReport, plain_name
@@ -76,7 +76,7 @@ def manifests(draw) -> Manifest:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(manifests())
 def test_what_is_written_is_read_again(manifest):
     data = manifest.to_bytes()

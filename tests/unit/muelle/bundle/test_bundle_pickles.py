@@ -773,7 +773,7 @@ EDITS = st.lists(
     min_size=1,
     max_size=6,
 )
-THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=400, suppress_health_check=list(HealthCheck))
 
 
 def load_or_refuse(data: bytes, loader: Callable[[bytes], Any]) -> None:

@@ -95,7 +95,7 @@ def test_the_fifteen_most_frequent_values_then_other():
     assert (len(exactly.values), exactly.counts[-1]) == (15, 0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6) | st.just(np.nan) | st.just(np.inf)))
 def test_every_row_is_counted_once_where_the_edges_say(values):
     column = profile_of(values)
