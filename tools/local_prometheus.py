@@ -112,7 +112,7 @@ class LocalPrometheus:
             try:
                 if requests.get(f"{self.api.url}/-/ready", timeout=2).status_code == requests.codes.ok:
                     return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 pass
             time.sleep(0.1)
         log = (self._folder / "prometheus.log").read_text("utf-8", "replace")

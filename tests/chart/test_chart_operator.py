@@ -1,5 +1,7 @@
 """What the operator's ServiceAccount may do, as the API server of the current context says, and what it may not."""
 
+import time
+
 import pytest
 from cluster_objects import kubectl
 from rendering import GATEWAY, command, render
@@ -43,7 +45,12 @@ def operator(namespace):
     release = render(GATEWAY, namespace=namespace)
     for kind in ("Role", "RoleBinding"):
         kubectl(namespace, "create", document=release.one(kind, "m-muelle-operator"))
-    return f"system:serviceaccount:{namespace}:m-muelle-operator"
+    account = f"system:serviceaccount:{namespace}:m-muelle-operator"
+    # The API server hears of a new RoleBinding a moment later.
+    deadline = time.monotonic() + 10
+    while not allowed(namespace, account, *MAY[0]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return account
 
 
 def allowed(namespace, operator, verb, what):

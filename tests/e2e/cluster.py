@@ -52,9 +52,10 @@ class Kube:
         which = ["-l", selector] if selector else []
         return json.loads(self.run("get", kind, *([name] if name else []), *where, *which, "-o", "json"))
 
-    def exists(self, kind: str, name: str, namespace: str) -> bool:
-        """Whether there is such an object."""
-        return bool(self.run("get", kind, name, "-n", namespace, "--ignore-not-found", "-o", "name").strip())
+    def exists(self, kind: str, name: str, namespace: str | None = None) -> bool:
+        """Whether there is such an object; fails when the cluster doesn't know the kind, or can't say."""
+        where = ["-n", namespace] if namespace else []
+        return bool(self.run("get", kind, name, *where, "--ignore-not-found", "-o", "name").strip())
 
     def apply(self, document: dict[str, Any] | Sequence[dict[str, Any]] | str, namespace: str | None = None) -> None:
         """Apply objects, or a text of them."""

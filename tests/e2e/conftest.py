@@ -18,10 +18,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import cgroups
-from cluster import Kube
+from cluster import Kube, until
+from image_pods import FINALIZER, Pod
 from images import Images, prepare_once
 from loader import Load
-from release import GATEWAY, Release, merged
+from release import GATEWAY, Release, has_gateway, merged
 
 #: Small enough that a laptop runs the whole of it.
 DEFAULTS: dict[str, Any] = {
@@ -29,7 +30,6 @@ DEFAULTS: dict[str, Any] = {
     "slots": {"a": {"serve": ["iris@1"]}},
     "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
     "settings": {"workers": 1},
-    "timeouts": {"preStopSeconds": 5},
 }
 
 #: Files that take long; several processes share the work best when these begin first.
@@ -144,16 +144,16 @@ def lossless(report: Callable[[object], None]) -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def gateway(kube: Kube) -> None:
     """A Gateway, the one that MUELLE_E2E_GATEWAY names."""
-    namespace, _, name = GATEWAY.partition("/")
-    if not kube.run("get", "gateway.gateway.networking.k8s.io", name, "-n", namespace, "-o", "name", check=False):
+    if not has_gateway(kube):
         pytest.skip(f"the cluster has no Gateway {GATEWAY} (MUELLE_E2E_GATEWAY)")
 
 
 @pytest.fixture(scope="session")
 def cpu_figures(kube: Kube) -> None:
     """A metrics API, as metrics-server brings it."""
-    if not kube.run("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes", check=False):
+    if not kube.exists("apiservice", "v1beta1.metrics.k8s.io"):
         pytest.skip("the cluster has no metrics API: install metrics-server")
+    until(lambda: kube.run("get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes"), "figures of metrics-server", 120)
 
 
 def namespace_for(module: str) -> str:
@@ -164,6 +164,7 @@ def namespace_for(module: str) -> str:
 @contextlib.contextmanager
 def a_namespace(kube: Kube, name: str) -> Iterator[None]:
     """Make a namespace afresh and delete it afterwards."""
+    release_pods(kube, name)
     kube.run("delete", "namespace", name, "--ignore-not-found", "--wait", "--timeout=120s", timeout=140)
     labels = {
         "pod-security.kubernetes.io/enforce": "restricted",
@@ -174,3 +175,10 @@ def a_namespace(kube: Kube, name: str) -> Iterator[None]:
         yield
     finally:
         kube.run("delete", "namespace", name, "--wait=false", check=False)
+
+
+def release_pods(kube: Kube, namespace: str) -> None:
+    """Let the pods go that a killed run's finalizer keeps, and the namespace with them."""
+    for pod in kube.get("pods", namespace=namespace)["items"]:
+        if FINALIZER in pod["metadata"].get("finalizers", []):
+            Pod(kube, namespace, pod["metadata"]["name"]).release()

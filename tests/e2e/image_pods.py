@@ -40,7 +40,7 @@ class Pod:
     namespace: str
     name: str
 
-    def ready(self, seconds: float = 90.0) -> Pod:
+    def ready(self, seconds: float = 180.0) -> Pod:
         """Wait until it is ready."""
 
         def now() -> bool:
@@ -54,7 +54,7 @@ class Pod:
         until(now, f"pod {self.name} ready", seconds)
         return self
 
-    def ended(self, seconds: float = 90.0) -> int:
+    def ended(self, seconds: float = 180.0) -> int:
         """Wait until its container has ended and return the exit code."""
 
         def code() -> list[int]:
@@ -149,6 +149,8 @@ def manifest(
         "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in volumes.items()],
         "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": port}, "periodSeconds": 1},
+        # Several start at once; without a request they would get what all others leave.
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
     }
     if args:
         container["args"] = list(args)

@@ -257,7 +257,8 @@ class Load:
                 if time.monotonic() >= self._deadline or not self._take():
                     break
                 client.send()
-                due = max(due + self._pause, time.monotonic())
+                # Not at once after a slow answer either: the server may just be closing the connection.
+                due = max(due + self._pause, time.monotonic() + self._pause / 2)
         finally:
             client.close()
 

@@ -22,6 +22,13 @@ GATEWAY_URL = os.environ.get("MUELLE_E2E_GATEWAY_URL", "http://127.0.0.1:30080")
 INFER = "/v2/models/iris/infer"
 
 
+def has_gateway(kube: Kube) -> bool:
+    """Whether the cluster has the Gateway that `GATEWAY` names."""
+    namespace, _, name = GATEWAY.partition("/")
+    kind = "gateways.gateway.networking.k8s.io"
+    return kube.exists("crd", kind) and kube.exists(kind, name, namespace)
+
+
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge values as helm does: maps key by key, everything else replaced."""
     result = dict(base)

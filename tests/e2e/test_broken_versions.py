@@ -15,8 +15,8 @@ Install = Callable[..., Release]
 Lossless = Callable[..., None]
 Report = Callable[[object], None]
 
-#: Seconds that a candidate is waited for, which takes a few when it is good.
-PATIENCE = "20"
+#: Seconds that a candidate is waited for, which takes a few when it is good: the reason is there once it has failed.
+PATIENCE = "60"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def fetched(install: Install, images: Images, kube: Kube, namespace: str) -> Rel
     ("source", "patience", "reason"),
     # `muelle fetch` itself goes on for half a minute when nobody answers.
     [
-        ("http://files:9/iris/2@{good}", "55", "files:9"),
+        ("http://files:9/iris/2@{good}", "100", "files:9"),
         ("http://files:8000/iris/2@{wrong}", PATIENCE, "found sha256:"),
     ],
     ids=["url-down", "another-digest"],

@@ -22,12 +22,15 @@ workers = [pid for pid in children if b"gunicorn" in Path(f"/proc/{pid}/cmdline"
 os.kill(int(workers[0]), signal.SIGKILL)
 print(workers[0])
 """
+#: A label of the node that a test has cordoned, so that the next run knows it if this one is killed.
+CORDONED = "muelle.io/e2e-cordoned"
 
 
 @pytest.fixture(scope="module")
-def release(install: Install) -> Release:
+def release(install: Install, kube: Kube) -> Release:
     """Two pods of two workers each, with the chart's own patience."""
-    return install("busy", {"settings": {"workers": 2}, "timeouts": {"preStopSeconds": 10}})
+    uncordon(kube)
+    return install("busy", {"settings": {"workers": 2}})
 
 
 def test_helm_upgrade_of_the_image_loses_no_request(release: Release, lossless: Lossless) -> None:
@@ -92,6 +95,12 @@ def test_a_killed_worker_takes_only_what_it_had_in_hand(
     assert release.restarts() == 0, "a worker's death is the arbiter's business, not the pod's"
 
 
+def uncordon(kube: Kube) -> None:
+    """Let pods onto the nodes again that this run, or one that was killed, has cordoned."""
+    kube.run("uncordon", "--selector", CORDONED)
+    kube.run("label", "nodes", "--selector", CORDONED, f"{CORDONED}-")
+
+
 @pytest.fixture
 def drained(release: Release, kube: Kube) -> Iterator[str]:
     """The node to drain: it has one of the release's pods, and not the load."""
@@ -105,8 +114,9 @@ def drained(release: Release, kube: Kube) -> Iterator[str]:
     used = {pod["spec"]["nodeName"] for pod in release.pods()} - {loads_node}
     assert used, "topology spread should have put one pod on another node than the load's"
     node = min(used)
+    kube.run("label", "node", node, f"{CORDONED}=true", "--overwrite")
     yield node
-    kube.run("uncordon", node)
+    uncordon(kube)
 
 
 def test_a_drained_node_loses_no_request(release: Release, kube: Kube, drained: str, lossless: Lossless) -> None:

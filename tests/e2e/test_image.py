@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from cluster import Kube
-from image_pods import ANY_UID, Pod, ask, manifest
+from cluster import Kube, until
+from image_pods import ANY_UID, Answer, Pod, ask, manifest
 from images import ROOT, load, run
 
 from tools.image import build_command
@@ -161,10 +161,18 @@ def test_one_bundle_mounted_at_models_is_served_instead_of_the_demo(pods: Mappin
 def test_an_empty_mount_at_models_is_no_models_and_not_the_demo(pods: Mapping[str, Pod]) -> None:
     empty = pods["empty"]
     empty.kube.wait("jsonpath={.status.phase}=Running", "pod/empty", empty.namespace)
-    with empty.url(8080) as url:
-        answer = ask(url, "/readyz")
-        assert answer.status == 503
-        assert "/models" in answer.body.decode()
+    answer = until(lambda: first_answer(empty), "the first answer", 60)
+    assert answer.status == 503
+    assert "/models" in answer.body.decode()
+
+
+def first_answer(pod: Pod) -> Answer:
+    """Return what /readyz says; a pod that runs may not listen yet, and then the forwarding has ended, too."""
+    try:
+        with pod.url(8080) as url:
+            return ask(url, "/readyz")
+    except OSError as error:
+        raise AssertionError(repr(error)) from error
 
 
 def test_sigterm_ends_it_with_0_within_the_grace_period(pods: Mapping[str, Pod]) -> None:

@@ -80,7 +80,8 @@ def test_uninstall_leaves_nothing_but_claims(install: Install, kube: Kube, names
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
     }
     kube.apply(claim, namespace)
-    before = everything(kube, namespace)
+    # While an API that is served by another program is away, kubectl lists no kinds at all.
+    before = until(lambda: everything(kube, namespace), "a list of all objects", 60)
     release = install("gone", {"autoscaling": {"enabled": True}, "networkPolicy": {"enabled": True}})
     release.muelle("deploy", "iris@2")
     made = everything(kube, namespace) - before

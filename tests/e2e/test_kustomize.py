@@ -41,8 +41,8 @@ SMALL = {
     ),
 }
 TESTER = {"X-Muelle-Slot": "candidate"}
-#: Two-sided 99.9 % of a normal distribution.
-SIGMAS = 3.29
+#: Standard deviations; of the binomial distribution here, less than 1 in 100 000 is outside of them.
+SIGMAS = 4.6
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def test_an_apply_undoes_nothing_without_saying_so(green: Applied) -> None:
 
 
 def test_the_canary_gets_its_share_and_all_testers(canary: Applied, lossless: Lossless, report: Report) -> None:
-    with canary.load(via="gateway", limit=600) as load:
+    with canary.load(via="gateway", limit=1200) as load:
         load.finish()
     lossless(load)
     got, total = load.result.by_version.get("2", 0), load.result.answered

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,20 @@ Lossless = Callable[..., None]
 Report = Callable[[object], None]
 
 COMMAND = [sys.executable, "-m", "muelle.cli"]
+#: Is killed when the record says that slot a is empty, and nothing was done about it yet: too short a moment to be met
+#: from outside.
+EMPTYING = """
+import os, signal
+from muelle.cli import main
+from muelle.rollout.reconcile import Reconciler
+bring = Reconciler.bring
+def bring_or_die(self, record, **how):
+    if record.replicas.get("a") == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return bring(self, record, **how)
+Reconciler.bring = bring_or_die
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +64,10 @@ def run(*args: str, config: Path | None = None) -> subprocess.CompletedProcess[s
     )
 
 
-def start(release: Release, *args: str) -> subprocess.Popen[str]:
+def start(release: Release, *args: str, command: Sequence[str] = COMMAND) -> subprocess.Popen[str]:
     where = ["--release", release.name, "--namespace", release.namespace]
     return subprocess.Popen(
-        [*COMMAND, *args, *where],
+        [*command, *args, *where],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -170,16 +184,22 @@ def test_a_release_must_be_named_when_there_are_several(release: Release, routed
     assert "no release 'else' of Muelle" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "at", ["slot b becomes the stable one", "waiting", "slot a is emptied"], ids=["written", "draining", "emptying"]
-)
+@pytest.mark.parametrize("at", ["slot b becomes the stable one", "waiting", "emptying"])
 def test_a_killed_promotion_is_finished_by_repeating_it(release: Release, at: str, lossless: Lossless) -> None:
     release.muelle("rollback", "--drain-seconds", "1", check=False)
     assert release.status()["stable"] == "a"
     release.muelle("deploy", "iris@2")
     candidates = release.uids("b")
     with release.load() as load:
-        code, _ = interrupted(release, signal.SIGKILL, at, "promote", "--drain-seconds", "5")
+        promote = ("promote", "--drain-seconds", "5")
+        if at == "emptying":
+            with start(release, *promote, command=[sys.executable, "-c", EMPTYING]) as process:
+                process.communicate(timeout=200)
+            code = process.returncode
+            assert record(release)["replicas"] == {"a": 0}
+            assert release.uids("a")
+        else:
+            code, _ = interrupted(release, signal.SIGKILL, at, *promote)
         assert code == -signal.SIGKILL
         load.wait(sent=100)
         release.muelle("promote", "--drain-seconds", "5")
@@ -251,8 +271,14 @@ def test_the_record_goes_with_the_release(install: Install, kube: Kube) -> None:
 
 @pytest.fixture
 def scaled(install: Install, cpu_figures: None) -> Iterator[Release]:
-    """A release with an autoscaler, of which a slot holds at least one pod."""
-    values: Mapping[str, Any] = {"autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 3}}
+    """A release with an autoscaler, of which a slot holds at least one pod.
+
+    The numbers are its own, but it changes none by itself: the test plays its part, and start-up takes CPU.
+    """
+    still = {way: {"selectPolicy": "Disabled"} for way in ("scaleUp", "scaleDown")}
+    values: Mapping[str, Any] = {
+        "autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "behavior": still}
+    }
     found = install("scaled", values)
     yield found
     found.uninstall()

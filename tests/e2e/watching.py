@@ -192,7 +192,10 @@ def check_drift(prometheus: Prometheus, release: Release, pod: str | None = None
         return {sample.labels["feature"]: sample.value for sample in samples}
 
     def counted(rows: int) -> bool:
-        samples = prometheus.query(f"muelle:feature_observations:increase1h{where}")
+        # A group's rules are written one after another: not before the excess of the same evaluation is there.
+        observations = f"muelle:feature_observations:increase1h{where}"
+        same = f"timestamp(muelle:feature_psi_excess:ratio1h{where}) >= timestamp({observations})"
+        samples = prometheus.query(f"{observations} and {same}")
         by_feature = {sample.labels["feature"]: sample.value for sample in samples}
         # `increase` extends what it saw to the window's ends, by some percent where the window has just begun.
         return bool(by_feature) and by_feature.get("predict", 0.0) > 0.9 * rows
