@@ -48,6 +48,15 @@ def factor_bundle(repository: Path, *, name: str = "double", version: str = "1",
     )
 
 
+def gated_bundle(repository: Path, gate: Path, **parameters: Any) -> Path:
+    """Save a bundle as `factor_bundle` does, which is loaded from the moment on in which the gate is a file."""
+    # Whoever saves a bundle loads it.
+    gate.touch()
+    saved = factor_bundle(repository, load_gate=str(gate), **parameters)
+    gate.unlink()
+    return saved
+
+
 def samples(page: str) -> dict[Series, float]:
     """Return the samples of a page in the classic text format."""
     return {

@@ -9,16 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from lifecycle import EIGHT, FOUR, OPERATOR, factor_bundle, wait_loads, wait_workers
+from lifecycle import EIGHT, FOUR, OPERATOR, gated_bundle, wait_loads, wait_workers
 from load_client import Load
 from support import Server
 
 
 def test_a_server_is_alive_while_it_loads_and_never_unready_after_it_was_ready(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    gate.touch()
-    factor_bundle(tmp_path / "models", load_gate=str(gate))
-    gate.unlink()
+    gated_bundle(tmp_path / "models", gate)
     with Server(tmp_path / "models", tmp_path, OPERATOR) as server:
         server.wait_answering()
         # Alive before it has looked which models there are.

@@ -7,7 +7,19 @@ import signal
 import time
 from pathlib import Path
 
-from lifecycle import EIGHT, FOUR, LINEAR, OPERATOR, factor_bundle, scrape, total, wait_gone, wait_loads, wait_workers
+from lifecycle import (
+    EIGHT,
+    FOUR,
+    LINEAR,
+    OPERATOR,
+    factor_bundle,
+    gated_bundle,
+    scrape,
+    total,
+    wait_gone,
+    wait_loads,
+    wait_workers,
+)
 from load_client import Load
 from raw_client import RawClient
 from support import Server
@@ -109,9 +121,7 @@ def test_requests_in_hand_at_the_graceful_limit_end_with_the_server(tmp_path: Pa
 
 def test_no_worker_outlives_an_arbiter_that_was_killed_while_they_loaded(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    gate.touch()
-    factor_bundle(tmp_path / "models", load_gate=str(gate))
-    gate.unlink()
+    gated_bundle(tmp_path / "models", gate)
     with Server(tmp_path / "models", tmp_path, OPERATOR) as server:
         # One worker listens and one doesn't yet, which waits for itself and for the other.
         server.wait_answering()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lifecycle import factor_bundle
+from lifecycle import factor_bundle, gated_bundle
 from prometheus_client import CollectorRegistry
 
 from muelle.errors import NotFoundError, NotReadyError
@@ -261,9 +261,7 @@ def test_the_first_folder_of_models_that_exists_is_served(folder: Path, tmp_path
 
 def test_it_loads_in_the_background(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    gate.touch()
-    factor_bundle(tmp_path / "models", name="slow", load_gate=str(gate))
-    gate.unlink()
+    gated_bundle(tmp_path / "models", gate, name="slow")
     models = models_of(tmp_path / "models")
     models.start_loading()
     assert models.loading
