@@ -104,6 +104,22 @@ class Rendered:
         return found | {name: thing["spec"] for name, thing in self.of("Pod").items()}
 
 
+#: What must be a text wherever it stands; of the second ones, every value.
+_TEXTS = {"name", "namespace", "claimName", "secretName", "serviceAccountName", "storageClassName", "priorityClassName"}
+_MAPS_OF_TEXTS = {"labels", "annotations", "matchLabels"}
+
+
+def no_texts(thing: Any, where: str = "") -> Iterator[str]:
+    """Yield the places where a name or a label is a number, as YAML reads one that is made of digits."""
+    pairs = thing.items() if isinstance(thing, dict) else enumerate(thing) if isinstance(thing, list) else ()
+    for key, value in pairs:
+        place = f"{where}.{key}"
+        texts = [value] if key in _TEXTS else value.values() if key in _MAPS_OF_TEXTS else ()
+        if not all(isinstance(text, str) for text in texts):
+            yield place
+        yield from no_texts(value, place)
+
+
 def container(containers: list[Object], name: str) -> Object:
     """A container by name."""
     return next(item for item in containers if item["name"] == name)

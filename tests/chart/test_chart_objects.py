@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from rendering import CHART, EXAMPLES, GATEWAY, merged, render
+from rendering import CHART, EXAMPLES, GATEWAY, merged, no_texts, render
 
 import muelle
 
@@ -34,6 +34,21 @@ def test_the_longest_release_name_that_helm_takes_gives_names_that_kubernetes_ta
         max(len(thing["metadata"]["name"]) for kind in ("Service", "Deployment") for thing in release.of(kind).values())
         <= 63
     )
+
+
+def test_names_of_digits_stay_names():
+    values = {
+        "models": {"from": "volume", "volume": {"existingClaim": "7"}},
+        "auth": {"existingSecret": "8"},
+        "tests": {"apiKey": {"existingSecret": "9"}},
+        "serviceAccount": {"name": "10"},
+        "priorityClassName": "11",
+        "networkPolicy": {"enabled": True},
+        "podMonitor": {"enabled": True},
+        "traffic": {"header": "12"},
+    }
+    release = render(GATEWAY, values, release="1234", namespace="2026")
+    assert list(no_texts(release.objects)) == []
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

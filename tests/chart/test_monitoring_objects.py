@@ -6,7 +6,7 @@ import pytest
 import yaml
 from cluster_objects import kubectl
 from monitoring_chart import ALL, CHART, STANDALONE, WAYS, pods, render
-from rendering import ROOT, command, merged
+from rendering import ROOT, command, merged, no_texts
 
 import muelle
 
@@ -14,6 +14,15 @@ SELECTOR = {"app.kubernetes.io/name": "muelle-monitoring", "app.kubernetes.io/in
 PODMONITOR = {"operator": {"podMonitor": {"enabled": True}}}
 DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
 RULES = sorted((CHART / "files" / "rules").glob("*.yml"))
+
+
+@pytest.mark.parametrize("values", [PODMONITOR, ALL], ids=["operator", "alone"])
+def test_names_of_digits_stay_names(values):
+    keep = {"persistence": {"enabled": True, "storageClass": "7"}}
+    chosen = merged(values, {"standalone": {"prometheus": keep, "grafana": keep}})
+    done = command("helm", "template", "1234", str(CHART), "-n", "2026", "--values", "-", stdin=json.dumps(chosen))
+    assert done.returncode == 0, done.stderr
+    assert list(no_texts([thing for thing in yaml.safe_load_all(done.stdout) if thing])) == []
 
 
 def test_for_an_operator_there_are_rules_and_dashboards_and_nothing_else():

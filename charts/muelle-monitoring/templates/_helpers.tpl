@@ -9,7 +9,7 @@ the hash of a revision, a StatefulSet's pod has it in a label, which takes 63. *
 {{/* Not app.kubernetes.io/name=muelle, by which the predictors' pods are found. */}}
 {{- define "monitoring.selectorLabels" -}}
 app.kubernetes.io/name: muelle-monitoring
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object. Pods get selectorLabels and their component only: a new chart version must not roll them. */}}
@@ -23,7 +23,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* metadata of an object of the standalone way. Dict: root, component. */}}
 {{- define "monitoring.metadata" -}}
 name: {{ include "monitoring.fullname" .root }}-{{ .component }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels: {{- include "monitoring.labels" .root | nindent 2 }}
   app.kubernetes.io/component: {{ .component }}
 {{- end }}

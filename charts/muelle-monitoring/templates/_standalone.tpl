@@ -54,7 +54,7 @@ terminationMessagePolicy: FallbackToLogsOnError
 {{- $keep := (index .root.Values.standalone .component).persistence -}}
 name: data
 {{- if $keep.enabled }}
-persistentVolumeClaim: {claimName: {{ $keep.existingClaim | default (printf "%s-%s" (include "monitoring.fullname" .root) .component) }}}
+persistentVolumeClaim: {claimName: {{ $keep.existingClaim | default (printf "%s-%s" (include "monitoring.fullname" .root) .component) | quote }}}
 {{- else }}
 emptyDir: {}
 {{- end }}
@@ -73,7 +73,7 @@ metadata: {{- include "monitoring.metadata" . | nindent 2 }}
 spec:
   accessModes: [ReadWriteOnce]
   {{- with $keep.storageClass }}
-  storageClassName: {{ . }}
+  storageClassName: {{ . | quote }}
   {{- end }}
   resources: {requests: {storage: {{ $keep.size }}}}
 {{- end }}

@@ -25,7 +25,7 @@ there is no such log, or the settings name a folder themselves. */}}
 {{/* What a selector needs beside the slot. */}}
 {{- define "muelle.selectorLabels" -}}
 app.kubernetes.io/name: muelle
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object. Pods get selectorLabels only: a new chart version must not roll them. */}}

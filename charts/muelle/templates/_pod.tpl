@@ -1,7 +1,7 @@
 {{/* The pod of a slot. Dict: root, slot, one (the slot's part of the state). */}}
 {{- define "muelle.podSpec" -}}
 {{- $values := .root.Values -}}
-serviceAccountName: {{ include "muelle.serviceAccountName" .root }}
+serviceAccountName: {{ include "muelle.serviceAccountName" .root | quote }}
 automountServiceAccountToken: false
 # Links to a Service called muelle would look like settings (MUELLE_PORT=tcp://…).
 enableServiceLinks: false
@@ -9,7 +9,7 @@ enableServiceLinks: false
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 terminationGracePeriodSeconds: {{ include "muelle.graceSeconds" .root }}
 {{- with $values.podSecurityContext }}
@@ -26,7 +26,7 @@ volumes:
     emptyDir: {medium: Memory, sizeLimit: {{ $values.tmpSizeLimit }}}
 {{- if eq $values.models.from "volume" }}
   - name: models
-    persistentVolumeClaim: {claimName: {{ $values.models.volume.existingClaim }}}
+    persistentVolumeClaim: {claimName: {{ $values.models.volume.existingClaim | quote }}}
 {{- else if eq $values.models.from "fetch" }}
   - name: models
     emptyDir: {sizeLimit: {{ $values.models.fetch.sizeLimit }}}
@@ -40,8 +40,8 @@ volumes:
   - name: api-keys
     # This one key of it, whatever else is there. It holds hashes only, so any uid may read it.
     secret:
-      secretName: {{ . }}
-      items: [{key: {{ $values.auth.key }}, path: {{ $values.auth.key }}}]
+      secretName: {{ . | quote }}
+      items: [{key: {{ $values.auth.key | quote }}, path: {{ $values.auth.key | quote }}}]
       defaultMode: 0444
 {{- end }}
 {{- with $values.extraVolumes }}
@@ -86,7 +86,7 @@ env:
 {{- end }}
 {{- with $fetch.existingSecret }}
 envFrom:
-  - secretRef: {name: {{ . }}}
+  - secretRef: {name: {{ . | quote }}}
 {{- end }}
 {{- with $fetch.resources }}
 resources: {{- toYaml . | nindent 2 }}

@@ -6,8 +6,8 @@
 - name: GF_SECURITY_ADMIN_PASSWORD
   valueFrom:
     secretKeyRef:
-      name: {{ $one.admin.existingSecret | default (printf "%s-grafana" (include "monitoring.fullname" .)) }}
-      key: {{ $one.admin.key }}
+      name: {{ $one.admin.existingSecret | default (printf "%s-grafana" (include "monitoring.fullname" .)) | quote }}
+      key: {{ $one.admin.key | quote }}
 - {name: GF_AUTH_ANONYMOUS_ENABLED, value: {{ $one.anonymous.enabled | quote }}}
 - {name: GF_AUTH_ANONYMOUS_ORG_ROLE, value: Viewer}
 - {name: GF_USERS_ALLOW_SIGN_UP, value: "false"}
