@@ -28,8 +28,10 @@ from service.deaths import Deaths, ending
 from service.succession import Member, decide
 from service.worker import STOP_SIGNALS
 
-#: How long after a worker could not start the next one is tried.
+#: How long after a worker could not start the next one is tried; and after one died that had not answered anybody yet,
+#: which may be its model's fault.
 _RETRY_SECONDS: Final = 5.0
+_DIED_EARLY_SECONDS: Final = 1.0
 #: How long companions may take to end at least, when the workers have used up the time that there is.
 _COMPANION_SECONDS: Final = 4.0
 #: From Linux's asm-generic/socket.h; Python has no name for it.
@@ -99,11 +101,19 @@ class Arbiter(arbiter.Arbiter):  # type: ignore[misc]  # gunicorn has no types
         ]
         decision = decide(members, self.num_workers, self._reloaded_age)
         if time.monotonic() >= self._next_fork:
-            for _ in range(decision.fork):
-                self.spawn_worker()
+            self._fork(decision.fork)
         for pid in decision.stop:
             self.WORKERS[pid].told_to_stop = True
             self.kill_worker(pid, signal.SIGTERM)
+
+    def _fork(self, count: int) -> None:
+        try:
+            for _ in range(count):
+                self.spawn_worker()
+        except OSError as error:
+            # No process or no memory is to be had. gunicorn would end the server with all that serve.
+            self.log.error("no worker could be forked: %s; the next try is in %.0f s", error, _RETRY_SECONDS)
+            self._next_fork = time.monotonic() + _RETRY_SECONDS
 
     def spawn_worker(self) -> Any:
         """Fork a worker; it unblocks the signals when it has handlers of its own."""
@@ -153,9 +163,13 @@ class Arbiter(arbiter.Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.log.log(end.level, "worker %d (pid %d) %s", worker.slot, pid, end.how)
         if end.failure is not None and self._deaths is not None:
             self._deaths.count(end.failure)
+        had_loaded = self.board[worker.slot] in SERVING
         worker.tmp.close()
         self.cfg.child_exit(self, worker)
+        if end.failure is None or had_loaded:
+            return
         if end.failure != "boot":
+            self._next_fork = time.monotonic() + _DIED_EARLY_SECONDS
             return
         if not any(self.board[other.slot] in SERVING for other in self.WORKERS.values()):
             raise HaltServer("No worker could start.", os.waitstatus_to_exitcode(status))

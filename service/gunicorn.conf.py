@@ -22,7 +22,7 @@ _hooks = Hooks(_settings)
 
 # What is served is made by service.server, gunicorn only insists on a name.
 wsgi_app = "service.wsgi:build"
-bind = f"{_settings.host}:{_settings.port}"
+bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
 threads = _settings.threads
 worker_class = "service.worker.Worker"

@@ -129,8 +129,9 @@ def _schema(layout: Layout) -> Any:
 
 
 def _array(values: list[Any], kind: Any) -> Any:
-    if kind == pa.int64() and None in values:
-        # Beside a missing one, integers are floats in the service, and the largest is rounded to one too many.
+    if kind == pa.int64() and any(value is None or isinstance(value, float) for value in values):
+        # Beside a missing one, which may be in another line, integers are floats in the service, and the largest is
+        # rounded to one too many.
         values = [None if value is None else min(int(value), 2**63 - 1) for value in values]
     return pa.array(values, kind)
 

@@ -97,6 +97,11 @@ def _host(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    # An IPv6 address may come as in a URL; those who put a port behind it bring brackets of their own.
+    return _host(text[1:-1] if text.startswith("[") and text.endswith("]") else text)
+
+
 def _host_and_port(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
@@ -151,7 +156,7 @@ SHARE: Final = Kind("a number from 0 to 1", _share)
 BOOLEAN: Final = Kind("true or false", _boolean)
 PATH: Final = Kind("a path", _path)
 FOLDERS: Final = Kind(f"folders, separated by {os.pathsep!r}", search_list)
-HOST: Final = Kind("a host name or address", _host)
+HOST: Final = Kind("a host name or address", _address)
 HOST_AND_PORT: Final = Kind("HOST:PORT", _host_and_port)
 FOLDER_OR_STORE: Final = Kind("a folder, or a URL with s3, gs, az or file", _folder_or_store)
 MODEL_NAME: Final = Kind("a model's name", _model_name)

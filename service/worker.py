@@ -125,6 +125,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._pressure = service.pressure
         self._age_limit_seconds = service.settings.request_timeout_seconds
 
+    def is_parent_alive(self) -> bool:
+        """Return whether the arbiter lives; without it the worker stops, as if it had been told to."""
+        if super().is_parent_alive():
+            return True
+        # gunicorn would go on where connections are kept, with an open socket that nobody accepts from.
+        self.alive = False
+        return False
+
     def accept(self, listener: Any) -> None:
         """Accept a connection and wait for its first bytes in the poller, not in a thread."""
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lifecycle import EIGHT, FOUR, OPERATOR, gated_bundle, wait_loads, wait_workers
 from load_client import Load
-from support import Server
+from support import Server, free_port
 
 
 def test_a_server_is_alive_while_it_loads_and_never_unready_after_it_was_ready(tmp_path: Path) -> None:
@@ -143,3 +143,16 @@ def test_the_metrics_folder_is_removed_only_when_it_is_its_own(repository: Path,
         assert server.stop() == 0
     assert list(temporary.iterdir()) == []
     assert [path.name for path in theirs.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("host", ["::", "::1", "[::1]"])
+def test_an_ipv6_address_is_listened_on_at_both_ports(host: str, repository: Path, tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"MUELLE_HOST": host, "MUELLE_METRICS_PORT": str(port), "MUELLE_SERVE": "linear"}
+    made = Server(repository, tmp_path, settings)
+    made.host = host.strip("[]")
+    with made as server:
+        server.wait_ready()
+        assert server.get("/livez").status == 200
+        assert "muelle_worker_memory_bytes" in server.request("GET", "/metrics", port=port).body.decode()
+        assert server.stop() == 0

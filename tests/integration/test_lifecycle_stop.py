@@ -133,6 +133,29 @@ def test_no_worker_outlives_an_arbiter_that_was_killed_while_they_loaded(tmp_pat
     assert is_refused(server.port)
 
 
+def test_without_the_arbiter_new_clients_are_refused_and_those_that_are_connected_told(
+    repository: Path, tmp_path: Path
+) -> None:
+    with Server(repository, tmp_path) as server:
+        server.wait_ready()
+        wait_loads(server, 6)
+        workers = server.workers()
+        with RawClient(server.port, GET) as kept:
+            kept.read_until(LIVE)
+            assert server.process is not None
+            server.process.kill()
+            server.process.wait(10)
+            deadline = time.monotonic() + 20
+            while not is_refused(server.port):
+                assert time.monotonic() < deadline, "the port is still open"
+                time.sleep(0.05)
+            assert kept.send(GET)
+            answer = kept.read_to_end()
+        wait_gone(workers)
+    assert b"Connection: close\r\n" in answer
+    assert answer.endswith(LIVE)
+
+
 def all_are_accepted(port: int) -> bool:
     """Whether nobody waits in the kernel's queue any more; /proc/net/tcp has its length as a listener's rx_queue."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:

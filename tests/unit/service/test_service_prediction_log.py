@@ -137,6 +137,19 @@ def test_requests_that_were_answered_different_outputs_share_a_table() -> None:
     assert by_id["both", 0]["predict_proba"] == [0.25, 0.75]
 
 
+def test_the_largest_whole_number_and_its_gap_may_be_in_different_lines() -> None:
+    signature = Signature("frame", (Feature("rooms", "int64", True),), (Output("predict", "float64", (-1,)),))
+    layout = Layout.of(0, "m", "1", signature, ())
+    rows = ROWS_A_LINE + 1
+    # As the service has such a column: of floats, with one gap at its end.
+    rooms = np.full(rows, float(2**63 - 1))
+    rooms[-1] = np.nan
+    answered = Observation("id", NOON, {"rooms": rooms}, {"predict": np.zeros(rows)}, rows, 10)
+    files, lost = converted([layout.heading(), *(line.text for line in row_lines(layout, [answered]))])
+    assert lost == []
+    assert table(files[0])["x_rooms"].to_pylist() == [2**63 - 1] * ROWS_A_LINE + [None]
+
+
 def test_lines_are_bounded_and_a_large_request_keeps_its_rows_numbers() -> None:
     layout = Layout.of(0, "m", "1", MATRIX, ())
     group = [observation("small", 3), observation("large", 10_000), observation("last", 5)]

@@ -49,6 +49,10 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         settings.port = 1  # type: ignore[misc]
 
 
+def test_an_ipv6_address_may_stand_in_brackets() -> None:
+    assert Settings.from_environ({"MUELLE_HOST": "[::1]"}).host == "::1"
+
+
 def test_every_setting_is_read_from_its_variable() -> None:
     given = {
         "models": ("/m:/opt/m", (Path("/m"), Path("/opt/m"))),
