@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
@@ -175,7 +176,7 @@ def _row(features: str | None) -> Any:
 def _targets(checker: Checker, model: str | None, row: Any) -> list[tuple[str, Any]]:
     """Return the paths to try, each with a row that its model takes."""
     if row is not None:
-        return [("/predict" if model is None else f"/models/{model}/predict", row)]
+        return [("/predict" if model is None else f"/models/{quote(model, safe='')}/predict", row)]
     found: list[tuple[str, Any]] = []
 
     def judge(reply: Reply) -> _Judgement:

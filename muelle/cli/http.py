@@ -64,13 +64,17 @@ class Server:
     """
 
     def __init__(self, url: str, api_key: str | None, timeout_seconds: float) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
             port = parts.port
+            # Connecting does it, too: nothing between two dots can't be looked up.
+            (parts.hostname or "").encode("idna")
         except ValueError as error:
-            raise MuelleError(f"{url}: {error}") from error
+            raise MuelleError(f"{url}: not a URL: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise MuelleError(f"{url}: expected a URL such as http://localhost:8080")
+        if not parts.path.isascii():
+            raise MuelleError(f"{url}: expected a path of ASCII characters, others as %XX")
         self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._port = parts.hostname, port
         self._prefix = parts.path.rstrip("/")

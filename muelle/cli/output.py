@@ -79,20 +79,28 @@ def note(message: str) -> None:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page that was asked for, whole or not at all.
+    """Write a page that was asked for, whole or not at all; where the path is a link, to what it means.
 
     Raises
     ------
     MuelleError
-        When the file system refuses.
+        When the file system refuses, or there is something else than a file, such as a device.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write_file(temporary, [page.encode()])
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise MuelleError(f"{path}: can't be written: {error.strerror}") from error
+        if path.exists() and not path.is_file():
+            raise MuelleError(f"{path}: can't be written: it is there, and no regular file")
+        target = path.resolve()
+        # Not the page's own name and more: that may be as long as the file system allows.
+        temporary = target.with_name(f".muelle-page.{os.getpid()}")
+        try:
+            write_file(temporary, [page.encode()])
+            temporary.replace(target)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, RuntimeError) as error:  # Python up to 3.12 has the latter for links in a circle
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MuelleError(f"{path}: can't be written: {reason}") from error
     note(f"wrote {path}")
 
 

@@ -48,7 +48,7 @@ _DATE = click.DateTime(["%Y-%m-%d"])
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Labels from elsewhere: CSV, TSV or Parquet with the columns request_id, label, and perhaps row and "
-    "observed_at; repeat for more.",
+    "observed_at (without it, the label is the newest); repeat for more.",
 )
 @click.option(
     "--by",

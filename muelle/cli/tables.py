@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from muelle.bundle.data import NUMPY_DTYPES
 from muelle.bundle.signature import DTYPES
-from muelle.errors import EstimatorError, MuelleError
+from muelle.errors import EstimatorError, InputError, MuelleError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,11 @@ _SEPARATORS: Final = {".csv": ",", ".tsv": "\t"}
 _PARQUET: Final = (".parquet", ".pq")
 #: Endings that `read_table` knows.
 TABLE_SUFFIXES: Final = (*_SEPARATORS, *_PARQUET)
+#: Pandas' own list. In a column of texts they are texts: None and NA are names of classes, countries and couriers.
+_MISSING: Final = (
+    *("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "None", "NULL", "null", "<NA>", "#NA", "#N/A"),
+    *("#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+)
 _BOOLEANS: Final = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -61,13 +67,36 @@ def read_parquet(source: Path | IO[bytes], where: str, dtypes: Mapping[str, str]
 def read_csv(
     source: Path | IO[bytes], where: str, dtypes: Mapping[str, str] | None = None, *, separator: str = ","
 ) -> pd.DataFrame:
-    """Read CSV with a header line, in UTF-8; an index that pandas wrote is dropped. Otherwise as `read_table`."""
+    """Read CSV with a header line, in UTF-8; an index that pandas wrote is dropped. Otherwise as `read_table`.
+
+    In a column that is said to be of texts only the empty cell is missing; in others, words such as NA are, too.
+
+    Raises
+    ------
+    InputError
+        When rows have more fields than the header.
+    """
     import pandas as pd
 
     texts = {name: str for name, dtype in (dtypes or {}).items() if dtype == "string"}
     try:
-        # Strings are asked for at once: after the fact, the postal code 01234 would be 1234.
-        frame = pd.read_csv(source, sep=separator, dtype=texts)
+        header = pd.read_csv(source, sep=separator, nrows=0).columns
+        if not isinstance(source, Path):
+            source.seek(0)
+        with warnings.catch_warnings():
+            # Pandas would take the first fields of longer rows for an index, or else drop the last with a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                source,
+                sep=separator,
+                # Strings are asked for at once: after the fact, the postal code 01234 would be 1234.
+                dtype=texts,
+                na_values={name: [""] if name in texts else _MISSING for name in header},
+                keep_default_na=False,
+                index_col=False,
+            )
+    except pd.errors.ParserWarning as error:
+        raise InputError("rows have more fields than the header", code="invalid_shape", where=where) from error
     except Exception as error:  # pandas raises ValueErrors, UnicodeErrors, OSErrors and its own
         raise _unreadable(where, error) from error
     if (

@@ -28,9 +28,10 @@ class Scorer:
 
     def __init__(self, classes: Sequence[Scalar] | None) -> None:
         self._classes = None if classes is None else [_class_text(value) for value in classes]
-        self._by_number: dict[float, str] | None = None
+        #: Integers as they are: from 2**53 on, several are the same float.
+        self._by_number: dict[Scalar, str] | None = None
         if classes is not None and not any(isinstance(value, str) for value in classes):
-            self._by_number = {float(value): _class_text(value) for value in classes}
+            self._by_number = {value: _class_text(value) for value in classes}
 
     def start(self, seed: int) -> Classification | Regression:
         """Return scores of nothing yet."""
@@ -91,21 +92,29 @@ class Scorer:
             return None
         if self._by_number is None or not isinstance(value, int | float):
             return _class_text(value)
-        # Beside a missing one integers were read as floats.
-        return self._by_number.get(float(value), _class_text(value))
+        return self._by_number.get(value, _class_text(value))
 
     def _label_class(self, text: str) -> str | None:
         """Return the class that a label names; None when it can be none. One that the model doesn't know is a class."""
         if self._by_number is None:
             return text
-        number = _number(text)
-        return None if math.isnan(number) else self._by_number.get(number, text)
+        number = _exact(text)
+        return None if number is None else self._by_number.get(number, text)
 
 
 def _class_text(value: object) -> str:
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     return str(value)
+
+
+def _exact(text: str) -> float | None:
+    """Return an integer as it is, another number as a float; None when it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        number = _number(text)
+        return None if math.isnan(number) else number
 
 
 def _number(text: str) -> float:

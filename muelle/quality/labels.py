@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from muelle.bundle.data import Array
 
-#: In the place of a time that isn't known.
-UNKNOWN_TIME: Final = int(np.iinfo(np.int64).min)
+#: In the place of a time that isn't known: after all others, since only a file given by hand says none.
+UNKNOWN_TIME: Final = int(np.iinfo(np.int64).max)
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 Keys = NDArray[np.uint64]

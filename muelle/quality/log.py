@@ -32,6 +32,7 @@ _METADATA_KEY: Final = b"muelle"
 _FORMAT: Final = 1
 _PREDICTION_COLUMNS: Final = ("request_id", "row", "answered_at", "predict", "predict_proba")
 _LABEL_COLUMNS: Final = ("request_id", "row", "label", "observed_at")
+_TIME: Final = pa.timestamp("us", tz="UTC")
 #: Files that are fetched before they are needed, and threads that do it: object stores take their time for each.
 _AHEAD: Final = 16
 _THREADS: Final = 8
@@ -101,36 +102,29 @@ class Reader:
 
     def predictions(self, files: Sequence[LogFile]) -> Iterator[PredictionBatch]:
         """Yield the rows of some files of one version; raises `MuelleError` naming a file that can't be read."""
-        for _, batch in self._batches(files, _PREDICTION_COLUMNS):
-            yield _predictions(batch)
+        yield from self._batches(files, _PREDICTION_COLUMNS, _predictions)
 
     def labels(self, files: Sequence[LogFile]) -> Iterator[LabelBatch]:
         """Yield the labels of some files; raises as `predictions` does."""
-        for _, batch in self._batches(files, _LABEL_COLUMNS):
-            yield LabelBatch(
-                _texts(batch.column("request_id")),
-                batch.column("row").to_numpy(zero_copy_only=False),
-                _texts(batch.column("label")),
-                _microseconds(batch.column("observed_at")),
-            )
+        yield from self._batches(files, _LABEL_COLUMNS, _labels)
 
     def classes(self, file: LogFile) -> tuple[Scalar, ...] | None:
         """Return the classes that a version predicts, in the order of its probabilities; None for numbers."""
         with _naming(file), self._open(file) as opened:
             metadata = pq.ParquetFile(opened).schema_arrow.metadata or {}
             found = json.loads(metadata.get(_METADATA_KEY, b"{}"))
-        if found.get("format") != _FORMAT:
-            raise MuelleError(f"{file.path}: expected a log of format {_FORMAT}, got {found.get('format')!r}")
-        return None if found["classes"] is None else tuple(found["classes"])
+            if found.get("format") != _FORMAT:
+                raise MuelleError(f"{file.path}: expected a log of format {_FORMAT}, got {found.get('format')!r}")
+            return None if found["classes"] is None else tuple(found["classes"])
 
-    def _batches(self, files: Sequence[LogFile], columns: Sequence[str]) -> Iterator[tuple[LogFile, Any]]:
+    def _batches(self, files: Sequence[LogFile], columns: Sequence[str], convert: Callable[[Any], T]) -> Iterator[T]:
         with ThreadPoolExecutor(_THREADS) as pool:
             for file, opened in _ahead(pool, self._open, files):
                 with _naming(file), opened:
                     parquet = pq.ParquetFile(opened)
                     there = [name for name in columns if name in parquet.schema_arrow.names]
                     for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
-                        yield file, batch
+                        yield convert(batch)
                 self._done(file.size_bytes)
 
     def _open(self, file: LogFile) -> BinaryIO:
@@ -157,7 +151,7 @@ def _ahead(
 
 
 class _naming:  # noqa: N801  # reads as a function
-    """Turns what Arrow says of a damaged file into an error that names it."""
+    """Turns what Arrow says of a file that is damaged, or somebody else's, into an error that names it."""
 
     def __init__(self, file: LogFile) -> None:
         self._file = file
@@ -166,9 +160,19 @@ class _naming:  # noqa: N801  # reads as a function
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, pa.ArrowException | KeyError | ValueError):
+        # Arrow raises OSErrors for damaged pages; the others come of columns that are missing, or of another type.
+        if isinstance(error, pa.ArrowException | OSError | KeyError | ValueError | TypeError | AttributeError):
             reason = str(error).partition("\n")[0]
             raise MuelleError(f"{self._file.path}: can't be read as a file of the log: {reason}") from error
+
+
+def _labels(batch: Any) -> LabelBatch:
+    return LabelBatch(
+        _objects(_whole(batch, "request_id", pa.string())),
+        _whole(batch, "row", pa.int64()).to_numpy(zero_copy_only=False),
+        _objects(_whole(batch, "label", pa.string())),
+        _microseconds(_whole(batch, "observed_at", _TIME)),
+    )
 
 
 def _predictions(batch: Any) -> PredictionBatch:
@@ -176,29 +180,39 @@ def _predictions(batch: Any) -> PredictionBatch:
     predicted = probabilities = None
     if "predict" in names and not pa.types.is_list(batch.schema.field("predict").type):
         column = batch.column("predict")
-        predicted = _texts(column) if _is_object(column) else column.to_numpy(zero_copy_only=False)
+        predicted = _objects(column) if _is_object(column) else column.to_numpy(zero_copy_only=False)
     if "predict_proba" in names:
         probabilities = _lists(batch.column("predict_proba"))
     return PredictionBatch(
-        _texts(batch.column("request_id")),
-        batch.column("row").to_numpy(zero_copy_only=False),
-        _microseconds(batch.column("answered_at")),
+        _objects(_whole(batch, "request_id", pa.string())),
+        _whole(batch, "row", pa.int64()).to_numpy(zero_copy_only=False),
+        _microseconds(_whole(batch, "answered_at", _TIME)),
         predicted,
         probabilities,
     )
 
 
+def _whole(batch: Any, name: str, kind: Any) -> Any:
+    """Return a column of ours, which has a value in each row."""
+    column = batch.column(name)
+    if column.null_count:
+        raise ValueError(f"{name}: expected a value in each row, got null")
+    return column.cast(kind)
+
+
 def _is_object(column: Any) -> bool:
-    return bool(pa.types.is_string(column.type) or pa.types.is_boolean(column.type))
+    # Beside a null, numpy would have integers as floats, and from 2**53 on several as the same one.
+    integers = bool(pa.types.is_integer(column.type) and column.null_count)
+    return integers or bool(pa.types.is_string(column.type) or pa.types.is_boolean(column.type))
 
 
-def _texts(column: Any) -> Array:
-    texts: Array = np.array(column.to_pylist(), dtype=object)
-    return texts
+def _objects(column: Any) -> Array:
+    objects: Array = np.array(column.to_pylist(), dtype=object)
+    return objects
 
 
 def _microseconds(column: Any) -> Array:
-    integers: Array = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    integers: Array = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
     return integers
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import urllib3.exceptions
+import yaml
 from kubernetes import client, config
 
 from muelle.errors import ClusterError, ConflictError
@@ -39,6 +40,8 @@ _POD_TIMEOUT_SECONDS: Final = (3.0, 5.0)
 _PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0)
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _KUBE_CONFIG: Final = Path("~/.kube/config")
+#: What the client raises for a file that is something else: it looks for nothing before it uses it.
+_NO_KUBE_CONFIG: Final = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -109,13 +112,13 @@ class KubeCluster:
         # urllib3 would wait as long as a 503's Retry-After says, three times, and a pod that isn't ready answers so.
         # What is worth another attempt, `_call` knows.
         settings.retries = False
+        # The client would take what the variable was when it was imported.
+        file = os.environ.get("KUBECONFIG") or str(_KUBE_CONFIG)
         try:
             if context is None and _only_in_cluster():
                 config.load_incluster_config(client_configuration=settings)
                 namespace = namespace or _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
                 return cls(client.ApiClient(settings), namespace, pauses_seconds)
-            # The client would take what the variable was when it was imported.
-            file = os.environ.get("KUBECONFIG") or str(_KUBE_CONFIG)
             contexts, current = config.list_kube_config_contexts(config_file=file)
             named = {item["name"]: item for item in contexts}
             if context is not None and context not in named:
@@ -123,12 +126,17 @@ class KubeCluster:
                 raise ClusterError(f"no context {context!r} in the kube config; there is {known}")
             chosen = current if context is None else named[context]
             api = config.new_client_from_config(config_file=file, context=chosen["name"], client_configuration=settings)
+            namespace = namespace or chosen["context"].get("namespace") or "default"
+            if not isinstance(namespace, str):
+                raise TypeError(f"expected a namespace, got {namespace!r}")
         except (config.ConfigException, OSError) as error:
             raise ClusterError(
                 f"no cluster to talk to: {str(error).rstrip('.')}. Set KUBECONFIG to a kube config, "
                 "or name one of its contexts with --context"
             ) from error
-        return cls(api, namespace or chosen["context"].get("namespace") or "default", pauses_seconds)
+        except _NO_KUBE_CONFIG as error:
+            raise ClusterError(f"{file}: can't be read as a kube config: {' '.join(str(error).split())}") from error
+        return cls(api, namespace, pauses_seconds)
 
     @property
     def namespace(self) -> str:

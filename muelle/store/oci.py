@@ -22,6 +22,15 @@ from muelle.store.source import Source
 
 ARTIFACT_TYPE: Final = "application/vnd.muelle.bundle.v1"
 _MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
+#: What else a tag may hold. A registry may say that there is nothing when none of the types it is asked for is there.
+_ANY_MANIFEST: Final = ", ".join(
+    (
+        _MANIFEST_TYPE,
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    )
+)
 _EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 #: The specification's own stand-in where there is no configuration.
 _EMPTY: Final = b"{}"
@@ -83,7 +92,11 @@ class OciArtifact:
         blob = self._blob(name)
         if blob.size_bytes > limit_bytes:
             raise StoreError(f"{self._source}: {name}: larger than {limit_bytes} bytes")
-        return b"".join(self.chunks(name))
+        try:
+            return b"".join(self.chunks(name))
+        except NotFoundError as error:
+            # Not the same as no such tag: who pushes must not take that for a free one.
+            raise StoreError(f"{self._source}: the registry lists {name} and does not have it") from error
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Give a file piece by piece."""
@@ -157,9 +170,9 @@ class OciArtifact:
         return self._found[name]
 
     def _list(self) -> dict[str, _Blob]:
-        """Return the artefact's files."""
+        """Return the artefact's files; only where the tag is not there at all, a `NotFoundError`."""
         try:
-            answer = self._send("GET", f"/manifests/{self._tag}", {"Accept": _MANIFEST_TYPE})
+            answer = self._send("GET", f"/manifests/{self._tag}", {"Accept": _ANY_MANIFEST})
         except NotFoundError as error:
             raise NotFoundError(f"{self._source}: no such repository or tag") from error
         data = read_body(answer, _MANIFEST_LIMIT_BYTES, str(self._source))
@@ -169,8 +182,10 @@ class OciArtifact:
                 title = layer.get("annotations", {}).get(_TITLE)
                 if title is not None:
                     found[str(title)] = _Blob(str(layer["digest"]), int(layer["size"]))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise StoreError(f"{self._source}: not a bundle: the registry has no list of files there") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise StoreError(f"{self._source} holds something that is no bundle: it has no list of files") from error
+        if MANIFEST not in found:
+            raise StoreError(f"{self._source} holds something that is no bundle: no {MANIFEST} in it")
         # The digest goes into a URL.
         if wrong := [name for name, blob in found.items() if not _DIGEST.fullmatch(blob.digest) or blob.size_bytes < 0]:
             raise StoreError(f"{self._source}: {wrong[0]}: expected a SHA-256 digest and a size in the list of files")

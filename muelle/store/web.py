@@ -97,7 +97,7 @@ class Web:
             answer: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout_seconds)
         except urllib.error.HTTPError as error:
             with error:
-                raise Refusal(error.code, error.reason, error.headers, error.read(_ERROR_LIMIT_BYTES)) from error
+                raise Refusal(error.code, error.reason, error.headers, _explanation(error)) from error
         except urllib.error.URLError as error:
             cause = error.reason
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError):
@@ -105,13 +105,28 @@ class Web:
             raise no_answer(url, cause) from error
         except (OSError, http.client.HTTPException) as error:
             raise no_answer(url, error) from error
+        except UnicodeError as error:
+            # A host's name with nothing between two dots, or more than 63 characters there.
+            raise StoreError(f"{_server(url)}: not a URL that can be asked: {error}") from error
         return answer
+
+
+def _explanation(error: urllib.error.HTTPError) -> bytes:
+    """Return what a refusal says of itself; nothing when the connection breaks, since the status has come."""
+    try:
+        return error.read(_ERROR_LIMIT_BYTES)
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
+def _server(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def no_answer(url: str, cause: object) -> StoreError:
     """Return in a sentence why no answer came."""
-    parts = urlsplit(url)
-    server = f"{parts.scheme}://{parts.netloc}"
+    server = _server(url)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return StoreError(
             f"{server}'s certificate is not trusted ({cause.verify_message}); "

@@ -340,7 +340,7 @@ class TestRegistry:
         client.send("PUT", "/manifests/image", {"Content-Type": kind}, json.dumps(document).encode()).close()
         url = f"oci://{host}/image:image"
         message = refused(muelle("fetch", "--to", tmp_path, url, env=env), tmp_path)
-        assert message == f"no bundle at {url}: {url}: no manifest.json in it"
+        assert message == f"{url} holds something that is no bundle: no manifest.json in it"
 
     def test_another_bundle_under_the_tag_than_the_pinned_one(self, muelle, bundles, line, host, env, tmp_path):
         url = f"oci://{host}/moved:latest"

@@ -160,6 +160,13 @@ def test_an_unknown_model(muelle):
     assert seen == []
 
 
+def test_a_model_whose_name_is_no_part_of_a_url(muelle):
+    with serving() as (url, seen):
+        checks = checked(muelle, url, "--model", "é/1", "--features", "[1]")
+    assert "expected None features, got 1" in checks[3]["result"]
+    assert seen[0][0] == "/models/%C3%A9%2F1/predict"
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -201,6 +208,10 @@ def test_wait_ends_when_the_server_is_ready(muelle):
         (["ftp://x"], 1, "expected a URL such as http://localhost:8080"),
         (["http://"], 1, "expected a URL"),
         (["http://x:99999"], 1, "Port out of range"),
+        (["http://[::1"], 1, "Error: http://[::1: not a URL: Invalid IPv6 URL"),
+        (["http://a..b"], 1, "Error: http://a..b: not a URL: "),
+        ([f"http://{64 * 'a'}.b"], 1, "not a URL: "),
+        (["http://host/é"], 1, "Error: http://host/é: expected a path of ASCII characters, others as %XX"),
         (["http://x", "--api-key", "a\nb"], 1, "the API key: expected printable ASCII characters"),
         (["http://x", "--features", "[[1]]"], 2, "expected one row as JSON"),
         (["http://x", "--features", "oops"], 2, "expected one row as JSON"),

@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from muelle.bundle import save
 from muelle.cli import main
@@ -72,6 +75,27 @@ def test_a_table_without_a_feature_is_refused_by_its_name(bundle: Path, tmp_path
     result = _run("--from", tmp_path / "rows.csv", "--bundle", bundle)
     assert result.exit_code == 1
     assert "missing sw" in result.stderr
+
+
+def test_rows_with_a_field_too_many_are_refused(bundle: Path, tmp_path: Path):
+    (tmp_path / "rows.csv").write_text("sl,sw,pl,pw\n" + "5.1,3.5,1.4,0.2,0\n" * 300)
+    result = _run("--from", tmp_path / "rows.csv", "--bundle", bundle)
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path}/rows.csv: rows have more fields than the header" in result.stderr
+
+
+def test_a_category_na_in_a_csv_is_what_it_is_in_parquet(tmp_path: Path):
+    rows = pd.DataFrame({"country": ["NA", "ES", "ES"] * 100, "pay": np.arange(300.0)})
+    columns = [("words", OneHotEncoder(), ["country"]), ("numbers", "passthrough", ["pay"])]
+    model = make_pipeline(ColumnTransformer(columns), LinearRegression()).fit(rows, rows["pay"])
+    path = save(model, rows, name="countries", repository=tmp_path / "models", version="1", onnx=False)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    found = [
+        _run("--from", tmp_path / name, "--bundle", path, "--output", "json") for name in ("rows.csv", "rows.parquet")
+    ]
+    assert [result.exit_code for result in found] == [0, 0]
+    assert found[0].stdout == found[1].stdout
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing_behind(bundle: Path, tmp_path: Path):

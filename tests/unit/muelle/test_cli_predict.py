@@ -5,6 +5,10 @@ import json
 import joblib
 import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 
 @pytest.fixture
@@ -95,6 +99,21 @@ def test_mixed_tables_keep_codes_and_missing_values(muelle, predicted, brought, 
     assert predicted(tmp_path / "churn", brought / "churn.parquet")["predictions"] == expected
 
 
+def test_a_category_na_in_a_csv_is_what_it_is_in_parquet(predicted, tmp_path):
+    from muelle.bundle import save
+
+    rows = pd.DataFrame({"country": ["NA", "ES", "None"] * 10, "pay": [1.0, 2.0, 3.0] * 10})
+    columns = [("words", OneHotEncoder(), ["country"]), ("numbers", "passthrough", ["pay"])]
+    target = [10.0, 20.0, 30.0] * 10
+    model = make_pipeline(ColumnTransformer(columns), LinearRegression()).fit(rows, target)
+    path = save(model, rows, name="countries", repository=tmp_path / "models", onnx=False)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    found = predicted(path, tmp_path / "rows.csv")
+    assert found["predictions"] == pytest.approx(target)
+    assert found == predicted(path, tmp_path / "rows.parquet")
+
+
 def test_a_model_without_names_takes_columns_by_place(predicted, brought, tmp_path):
     from muelle.bundle import save
 
@@ -147,6 +166,10 @@ def test_bad_tables(refused, brought, tmp_path):
     (tmp_path / "words.csv").write_text(
         "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n1,2,3,4\n1,2,x,4\n"
     )
+    (tmp_path / "long.csv").write_text(
+        "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n1,2,3,4,5\n"
+    )
+    assert "long.csv: rows have more fields than the header" in refused("iris", tmp_path / "long.csv")
     # One word makes pandas take the whole column for words.
     assert "petal length (cm): expected a number, got" in refused("iris", tmp_path / "words.csv")
 

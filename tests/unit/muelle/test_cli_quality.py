@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from sklearn import metrics
@@ -185,6 +187,90 @@ def test_labels_from_elsewhere_count_with_those_of_the_log(log: Path, tmp_path: 
     assert row["scores"]["accuracy"]["value"] > 0.5
 
 
+@pytest.fixture(scope="module")
+def couriers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 answers of a model with the classes None and PVD, of which 90 are None; no labels."""
+    folder = tmp_path_factory.mktemp("couriers")
+    wanted = np.array([["None", "PVD"][i >= 90] for i in range(100)])
+    rows = (wanted == "PVD").astype(float).reshape(-1, 1)
+    model = LogisticRegression(C=1e6).fit(rows, wanted)
+    save(model, rows, name="couriers", version="1", repository=folder / "m", onnx=False)
+    predictor = Predictor.load(folder / "m" / "couriers" / "1")
+    layout = Layout.of(0, "couriers", "1", predictor.signature, ())
+    group = observe("id", rows, {"predict": predictor.predict(rows)}, DAYS[0])
+    write(folder / "log", "answers", [layout.heading(), *(line.text for line in row_lines(layout, group))])
+    return folder / "log"
+
+
+def test_labels_that_look_like_missing_values_are_labels(couriers: Path, tmp_path: Path) -> None:
+    labels = pd.DataFrame(
+        {"request_id": [f"id-{i}" for i in range(100)], "label": ["None"] * 89 + ["PVD"] * 10 + ["None"]}
+    )
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    (row,) = rows_of("--log", couriers, "--labels", tmp_path / "labels.csv")
+    assert (row["predictions"], row["labelled"]) == (100, 100)
+    assert row["scores"]["accuracy"]["value"] == pytest.approx(0.98)
+    # An empty cell is no label.
+    labels.loc[:9, "label"] = None
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    (row,) = rows_of("--log", couriers, "--labels", tmp_path / "labels.csv")
+    assert row["labelled"] == 90
+
+
+def test_a_label_of_a_file_without_times_counts_instead_of_one_from_feedback(couriers: Path, tmp_path: Path) -> None:
+    log = shutil.copytree(couriers, tmp_path / "log")
+    write(log, "labels", [label_line([Label(f"id-{i}", 0, "PVD", DAYS[2]) for i in range(90)], DAYS[2])])
+    (row,) = rows_of("--log", log)
+    assert row["scores"]["accuracy"]["value"] == 0
+    labels = pd.DataFrame({"request_id": [f"id-{i}" for i in range(90)], "label": "None"})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    (row,) = rows_of("--log", log, "--labels", tmp_path / "labels.csv")
+    assert (row["labelled"], row["scores"]["accuracy"]["value"]) == (90, 1)
+    # An empty time is none; one that is older than the log's is.
+    labels.assign(observed_at=["", *["2026-11-01"] * 89]).to_csv(tmp_path / "labels.csv", index=False)
+    (row,) = rows_of("--log", log, "--labels", tmp_path / "labels.csv")
+    assert row["scores"]["accuracy"]["value"] == pytest.approx(1 / 90)
+
+
+@pytest.mark.parametrize("asked", [4, 3])
+def test_large_integers_are_different_classes(tmp_path: Path, asked: int) -> None:
+    """The last row's prediction may not have been asked for: it is null in the log."""
+    classes = [2**53, 2**53 + 1]
+    rows = np.array([[0.0], [1.0]] * 2)
+    save(
+        LogisticRegression(C=1e6).fit(rows, np.array(classes * 2)),
+        rows,
+        name="large",
+        version="1",
+        repository=tmp_path / "m",
+        onnx=False,
+    )
+    predictor = Predictor.load(tmp_path / "m" / "large" / "1")
+    layout = Layout.of(0, "large", "1", predictor.signature, ())
+    group = observe("id", rows[:asked], {"predict": predictor.predict(rows[:asked])}, DAYS[0])
+    if asked < 4:
+        group.append(Observation("id-3", DAYS[0], rows[3:], {"predict_proba": np.array([[0.0, 1.0]])}, 1, 1))
+    write(tmp_path / "log", "answers", [layout.heading(), *(line.text for line in row_lines(layout, group))])
+    labels = [Label(f"id-{i}", 0, classes[i % 2], DAYS[0]) for i in range(4)]
+    write(tmp_path / "log", "labels", [label_line(labels, DAYS[0])])
+    (row,) = rows_of("--log", tmp_path / "log")
+    assert (row["predictions"], row["labelled"]) == (4, asked)
+    assert row["scores"]["accuracy"]["value"] == 1
+    assert row["scores"]["balanced_accuracy"]["value"] == 1
+    assert row["scores"]["balanced_accuracy"]["rows"] == asked
+    wrong = [Label(f"id-{i}", 0, classes[1 - i % 2], DAYS[1]) for i in range(4)]
+    write(tmp_path / "log", "wrong", [label_line(wrong, DAYS[1])])
+    (row,) = rows_of("--log", tmp_path / "log")
+    assert row["scores"]["accuracy"]["value"] == 0
+
+
+def test_labels_with_a_field_too_many_are_refused(couriers: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("request_id,label\nid-0,None,x\nid-1,PVD,x\n")
+    result = run("--log", couriers, "--labels", tmp_path / "labels.csv")
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path}/labels.csv: rows have more fields than the header" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
@@ -275,3 +361,63 @@ def test_what_is_no_log_is_an_error(tmp_path: Path) -> None:
     assert "hour=03/x.parquet: can't be read as a file of the log" in result.output
     pd.DataFrame({"a": [1]}).to_parquet(folder / "x.parquet")
     assert "expected a log of format 1, got None" in run("--log", tmp_path).output
+
+
+def refused(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    return result.stderr
+
+
+@pytest.mark.parametrize("kind", ["model=couriers", "_feedback"])
+def test_a_damaged_page_is_an_error_that_names_the_file(couriers: Path, tmp_path: Path, kind: str) -> None:
+    log = shutil.copytree(couriers, tmp_path / "log")
+    write(log, "labels", [label_line([Label(f"id-{i}", 0, "None", DAYS[0]) for i in range(100)], DAYS[0])])
+    (file,) = (log / kind).rglob("*.parquet")
+    column = pq.ParquetFile(file).metadata.row_group(0).column(0)
+    assert column.compression == "ZSTD"
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(file.read_bytes())
+    for i in range(start + column.total_compressed_size // 2, start + column.total_compressed_size):
+        data[i] ^= 0xFF
+    file.write_bytes(data)
+    assert f"Error: {file.relative_to(log)}: can't be read as a file of the log: " in refused("--log", log)
+
+
+NOW = pd.Timestamp("2026-11-21", tz="UTC")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"row": None, "observed_at": None}, 'Field "row" does not exist'),
+        ({"label": None}, 'Field "label" does not exist'),
+        ({"label": ["a", None]}, "label: expected a value in each row, got null"),
+        ({"row": [0, np.nan]}, "row: expected a value in each row, got null"),
+        ({"row": ["x", "y"]}, "as a scalar of type int64"),
+        ({"label": [["a"], ["b"]]}, "list"),
+        ({"observed_at": ["soon", "later"]}, "as a scalar of type timestamp"),
+    ],
+)
+def test_somebody_elses_file_of_labels_is_an_error_that_names_it(
+    couriers: Path, tmp_path: Path, changed: dict[str, list[Any] | None], said: str
+) -> None:
+    log = shutil.copytree(couriers, tmp_path / "log")
+    file = log / "_feedback" / "date=2026-11-21" / "x.parquet"
+    file.parent.mkdir(parents=True)
+    ours = {"request_id": ["id-0", "id-1"], "label": ["a", "b"], "row": [0, 0], "observed_at": [NOW, NOW]}
+    columns = {name: values for name, values in (ours | changed).items() if values is not None}
+    pd.DataFrame(columns).to_parquet(file)
+    error = refused("--log", log)
+    assert "Error: _feedback/date=2026-11-21/x.parquet: can't be read as a file of the log: " in error
+    assert said in error
+
+
+def test_labels_of_another_type_are_taken_as_texts(couriers: Path, tmp_path: Path) -> None:
+    log = shutil.copytree(couriers, tmp_path / "log")
+    file = log / "_feedback" / "date=2026-11-21" / "x.parquet"
+    file.parent.mkdir(parents=True)
+    pd.DataFrame({"request_id": ["id-0"], "label": [7], "row": [0], "observed_at": [NOW]}).to_parquet(file)
+    (row,) = rows_of("--log", log)
+    assert (row["labelled"], row["scores"]["accuracy"]["value"]) == (1, 0)

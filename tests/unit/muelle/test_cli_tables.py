@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from muelle.cli.tables import code_columns, read_csv, read_table
-from muelle.errors import EstimatorError, MuelleError
+from muelle.errors import EstimatorError, InputError, MuelleError
 
 
 def read(text, **dtypes):
@@ -73,3 +73,44 @@ def test_codes(tmp_path):
 def test_unreadable_files_are_named(tmp_path, name):
     with pytest.raises(MuelleError, match=name):
         read_table(tmp_path / name)
+
+
+WORDS = ["NA", "None", "null", "NaN", "nan", "n/a", "NULL", "<NA>", "#N/A", " "]
+
+
+def test_in_a_column_of_texts_only_the_empty_cell_is_missing(tmp_path):
+    text = "".join(f"{word},{i}\n" for i, word in enumerate(WORDS))
+    table = read("a,b\n" + text + ',10\n"",11\n', a="string")
+    assert table["a"].tolist()[: len(WORDS)] == WORDS
+    assert table["a"].isna().tolist() == [False] * len(WORDS) + [True, True]
+    assert table["b"].dtype == "int64"
+    (tmp_path / "t.tsv").write_text("a\tb\nNA\tNA\n")
+    assert read_table(tmp_path / "t.tsv", {"b": "string"}).isna().to_dict("records") == [{"a": True, "b": False}]
+
+
+def test_in_a_column_of_numbers_the_words_are_missing_beside_one_of_texts():
+    table = read("a,b,c\n" + "".join(f"{word},x,{word}\n" for word in WORDS[:-1]) + "1,y,true\n", b="string", c="bool")
+    assert table["a"].dtype == "float64"
+    assert table["a"].isna().sum() == table["c"].isna().sum() == len(WORDS) - 1
+    assert read("a,b\n" + "".join(f"{word},1\n" for word in WORDS[:-1]))["a"].isna().all()
+
+
+@pytest.mark.parametrize("dtypes", [{}, {"a": "string", "b": "string"}])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "1,2,3\n4,5,6\n",
+        "0,2,3\n1,5,6\n",  # as if it were an index
+        "0,2,3\n1,5\n",
+        "x,2,y\n",
+        "1,2,3,4\n",
+    ],
+)
+def test_rows_with_more_fields_than_the_header_are_refused(rows, dtypes):
+    with pytest.raises(InputError, match=r"t\.csv: rows have more fields than the header"):
+        read("a,b\n" + rows, **dtypes)
+
+
+def test_a_single_row_with_more_fields_is_refused():
+    with pytest.raises(MuelleError, match=r"t\.csv: can't be read: .*Expected 2 fields in line 3, saw 3"):
+        read("a,b\n1,2\n3,4,5\n")

@@ -99,6 +99,47 @@ def test_no_such_context_and_no_kube_config_are_said(server, tmp_path, monkeypat
         KubeCluster.connect(None, None)
 
 
+def changed(**fields):
+    context = {"name": "here", "context": {"cluster": "c", "user": "u"}}
+    document = {
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [context],
+        "current-context": "here",
+    }
+    return json.dumps(document | fields).encode()
+
+
+@pytest.mark.parametrize("context", [None, "here"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"a: [1",
+        b"\tx: 1",
+        b"[1, 2]",
+        b"hello",
+        b"\xff\xfe",
+        b"[" * 20_000,
+        changed(contexts=5),
+        changed(contexts=[5]),
+        changed(contexts=[{"name": "here", "context": 5}]),
+        changed(contexts=[{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": 5}}]),
+        changed(clusters=5),
+        changed(clusters=[{"name": "c", "cluster": {"server": 5}}]),
+        changed(clusters=[{"name": "c", "cluster": {"server": "https://x", "certificate-authority-data": "x"}}]),
+        changed(users=5),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_is_no_kube_config_is_said_in_one_line(tmp_path, monkeypatch, config, context):
+    (tmp_path / "config").write_bytes(config)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with pytest.raises(ClusterError) as caught:
+        KubeCluster.connect(context, None)
+    assert str(caught.value).startswith(f"{tmp_path}/config: can't be read as a kube config: ")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("kind", "path"),
     [
