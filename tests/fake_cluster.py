@@ -317,6 +317,7 @@ class FakeCluster:
             "autoscaling": str(self.autoscaling).lower(),
             "header": "X-Muelle-Slot",
             "models-from": models_from,
+            "stable": "a",
         }
         annotations = {f"muelle.io/{key}": value for key, value in facts.items()}
         self._add("Service", "m-muelle", {"selector": {**labels, "muelle.io/slot": "a"}}, labels, annotations)

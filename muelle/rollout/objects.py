@@ -81,19 +81,37 @@ def serves(deployment: Object) -> str:
     return _SERVE.value(deployment) or ""
 
 
-def wanted_replicas(record: Record, release: Release, slot: Slot, deployments: Mapping[Slot, Object]) -> int:
-    """Return how many pods a slot must have."""
+def wanted_replicas(
+    record: Record, release: Release, slot: Slot, deployments: Mapping[Slot, Object], *, waking: bool = False
+) -> int:
+    """Return how many pods a slot must have.
+
+    Parameters
+    ----------
+    deployments : mapping
+        Both slots', as they are.
+    waking : bool
+        Whether no pod is too few, even if an autoscaler has it so.
+    """
     if slot in record.replicas:
         return record.replicas[slot]
     if not release.autoscaling:
         return release.replicas if slot in (record.stable, record.candidate) else 0
     now = replicas_of(deployments[slot])
+    if now or not waking:
+        return now
     # The autoscaler does nothing about 0; begin with what the load needs in the other slot now.
-    return now or max(release.replicas, replicas_of(deployments[other(slot)]))
+    return max(release.replicas, replicas_of(deployments[other(slot)]))
 
 
 def deployment_change(
-    record: Record, release: Release, slot: Slot, deployments: Mapping[Slot, Object], *, lower: bool
+    record: Record,
+    release: Release,
+    slot: Slot,
+    deployments: Mapping[Slot, Object],
+    *,
+    lower: bool,
+    waking: bool = False,
 ) -> Change:
     """Return what to do to a slot's Deployment.
 
@@ -103,12 +121,14 @@ def deployment_change(
         Both slots', as they are.
     lower : bool
         Whether it may lose pods; if not, a number that is higher than wanted stays.
+    waking : bool
+        As for `wanted_replicas`.
     """
     mine = deployments[slot]
     if _container(mine, "containers", PREDICTOR) is None:
         raise RecordError(f"Deployment {name_of(mine)}: expected a container {PREDICTOR}")
     have = replicas_of(mine)
-    number = wanted_replicas(record, release, slot, deployments)
+    number = wanted_replicas(record, release, slot, deployments, waking=waking)
     number = number if lower else max(number, have)
     values: dict[_Field, str] = {}
     given_up: list[Path] = []

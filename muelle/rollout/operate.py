@@ -137,6 +137,8 @@ class Operation:
             self._bring(stage)
 
     def _bring(self, stage: Stage) -> Outcome:
+        if stage.pods_only:
+            return self._reconciler.bring_pods(stage.record, ready=stage.ready, relaxed=stage.relaxed)
         outcome = self._reconciler.bring(stage.record, ready=stage.ready, relaxed=stage.relaxed, settled=stage.settled)
         if outcome.moved:
             self._moved_at = self._clock.now()
@@ -218,8 +220,7 @@ def load_record(cluster: Cluster, release: Release) -> tuple[Object | None, Reco
 
 def record_of(release: Release, live: Live) -> Record:
     """Return the record that the objects amount to."""
-    installed = str(live.service["metadata"].get("creationTimestamp", ""))
-    return initial_record(release, seen(release, live.service, live.route), live.deployments, installed)
+    return initial_record(release, seen(release, live.service, live.route), live.deployments, live.service)
 
 
 def _traffic(record: Record) -> tuple[object, ...]:

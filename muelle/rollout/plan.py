@@ -39,6 +39,9 @@ class Stage:
     settled : bool
         Whether the gateway and the front Service's endpoints must have followed, be it that an earlier command changed
         them. They are waited for in any case when this stage does.
+    pods_only : bool
+        Whether traffic stays where the objects have it, even where an earlier command wanted more: what it was about to
+        go to may be what is being left.
     """
 
     record: Record
@@ -47,6 +50,7 @@ class Stage:
     drain: bool = False
     relaxed: bool = False
     settled: bool = False
+    pods_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def rollback(record: Record, release: Release) -> tuple[Stage, ...]:
     )
     moved = replace(moved, replicas=_without(moved.replicas, target))
     return (
-        Stage(raised, f"pods of slot {target}", ready=(target,)),
+        Stage(raised, f"pods of slot {target}", ready=(target,), pods_only=True),
         Stage(moved, f"slot {target} becomes the stable one again", ready=(target,), relaxed=True),
         _emptied(moved, old),
     )
@@ -230,7 +234,8 @@ def _withdraw(record: Record, release: Release, candidate: Slot) -> tuple[Stage,
     stages = [Stage(moved, f"all traffic to slot {record.stable}", relaxed=True)]
     if release.backend == "replicas" and raised != record:
         # Otherwise its few pods would get everything at once.
-        stages.insert(0, Stage(raised, f"a full slot {record.stable}", ready=(record.stable,), relaxed=True))
+        full = Stage(raised, f"a full slot {record.stable}", ready=(record.stable,), relaxed=True, pods_only=True)
+        stages.insert(0, full)
     return (*stages, Stage(gone, f"slot {candidate} is emptied", drain=True, settled=True))
 
 

@@ -127,25 +127,52 @@ class Reconciler:
         StuckError
             When pods or the gateway don't get ready; no traffic has moved to such pods.
         """
-        changed = [self._size(record, slot, lower=False) for slot in SLOTS if self._wanted(record, slot)]
         live = read_live(self._cluster, self._release)
         now, then = seen(self._release, live.service, live.route), wanted(record, self._release)
-        for slot in dict.fromkeys([*ready, *then.grown_from(now)]):
+        ready = tuple(dict.fromkeys([*ready, *then.grown_from(now)]))
+        changed = [self._raise(record, ready)]
+        for slot in ready:
             self._get_ready(slot, relaxed)
         moved = now != then
         if self._route(then) or (settled and live.route is not None):
             self._waiter.route()
         if self._front(then) or settled:
             self._waiter.front(then.front)
-        changed += [self._size(record, slot, lower=True) for slot in SLOTS]
+        changed += [self._lower(record, slot) for slot in SLOTS]
         return Outcome(changed=moved or any(changed), moved=moved)
 
-    def _wanted(self, record: Record, slot: Slot) -> int:
-        return wanted_replicas(record, self._release, slot, read_live(self._cluster, self._release).deployments)
+    def bring_pods(self, record: Record, *, ready: Sequence[Slot], relaxed: bool) -> Outcome:
+        """Give slots the pods that a record asks for, and leave the traffic where it is; no slot loses a pod.
 
-    def _size(self, record: Record, slot: Slot, *, lower: bool) -> bool:
+        Raises
+        ------
+        StuckError
+            When pods of `ready` slots don't get ready; others are not waited for.
+        """
+        changed = self._raise(record, ready)
+        for slot in ready:
+            self._get_ready(slot, relaxed)
+        return Outcome(changed=changed, moved=False)
+
+    def _raise(self, record: Record, ready: Sequence[Slot]) -> bool:
+        """Give slots the pods that they lack; an autoscaler's sleeping slot is woken if it is to be ready."""
+
+        def size(slot: Slot) -> bool:
+            deployments = read_live(self._cluster, self._release).deployments
+            waking = slot in ready
+            if not wanted_replicas(record, self._release, slot, deployments, waking=waking):
+                return False
+            return self._size(record, slot, lower=False, waking=waking)
+
+        changed = [size(slot) for slot in SLOTS]
+        return any(changed)
+
+    def _lower(self, record: Record, slot: Slot) -> bool:
+        return self._size(record, slot, lower=True, waking=False)
+
+    def _size(self, record: Record, slot: Slot, *, lower: bool, waking: bool) -> bool:
         def look(live: Live) -> tuple[Object, Change]:
-            change = deployment_change(record, self._release, slot, live.deployments, lower=lower)
+            change = deployment_change(record, self._release, slot, live.deployments, lower=lower, waking=waking)
             return live.deployments[slot], change
 
         return self._change("Deployment", self._release.slot_name(slot), look)

@@ -9,7 +9,7 @@ from typing import Final
 from muelle.errors import StuckError
 from muelle.rollout.cluster import Clock, Cluster, Object, name_of
 from muelle.rollout.health import Progress, deployment_progress, endpoints_progress, newest, route_progress
-from muelle.rollout.objects import PREDICTOR
+from muelle.rollout.objects import PREDICTOR, replicas_of
 from muelle.rollout.record import SLOTS, Slot
 from muelle.rollout.release import SLOT_LABEL, Release
 
@@ -65,11 +65,16 @@ class Waiter:
         def look() -> Progress:
             slices = self._cluster.list("EndpointSlice", {"kubernetes.io/service-name": name})
             pods = {slot: frozenset(map(name_of, pods_of(self._cluster, self._release, slot))) for slot in SLOTS}
-            wanted = [pods[slot] for slot in SLOTS if front in (None, slot)]
+            wanted = [pods[slot] for slot in SLOTS if front in (None, slot) and not self._sleeps(slot)]
             others = frozenset[str]() if front is None else frozenset().union(*pods.values()) - pods[front]
             return endpoints_progress(slices, wanted, others)
 
         self._until(f"Service {name}", look)
+
+    def _sleeps(self, slot: Slot) -> bool:
+        """Whether an autoscaler has taken all pods, so that there are no endpoints to wait for."""
+        deployment = self._cluster.read("Deployment", self._release.slot_name(slot))
+        return self._release.autoscaling and deployment is not None and not replicas_of(deployment)
 
     def _look_at_slot(self, slot: Slot) -> Progress:
         name = self._release.slot_name(slot)

@@ -100,6 +100,7 @@ def test_the_front_service_tells_the_commands_what_kind_of_release_this_is():
         "autoscaling": "false",
         "header": "X-Muelle-Slot",
         "models-from": "image",
+        "stable": "a",
     }
     scaled = {"autoscaling": {"enabled": True, "minReplicas": 3}, "traffic": {"header": "X-Try"}}
     assert facts(scaled).items() >= {"replicas": "3", "autoscaling": "true", "header": "X-Try"}.items()

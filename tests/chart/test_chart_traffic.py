@@ -26,6 +26,13 @@ def test_all_the_weight_on_the_candidate_moves_the_front_to_it():
     assert render({"traffic": {"candidate": "b", "weight": 100}}).front_slot() == "b"
 
 
+@pytest.mark.parametrize("values", [{}, {"traffic": {"candidate": "b", "weight": 100}}, replicas_backend(4, 50)])
+def test_the_front_says_which_slot_is_the_stable_one_wherever_it_leads(values):
+    assert render(values).front()["metadata"]["annotations"]["muelle.io/stable"] == "a"
+    other = {"traffic": {"stable": "b"} | ({"candidate": "a"} if values else {})}
+    assert render(merged(values, other)).front()["metadata"]["annotations"]["muelle.io/stable"] == "b"
+
+
 @pytest.mark.parametrize(
     ("replicas", "weight", "a", "b"), [(10, 10, 9, 1), (3, 33, 2, 1), (3, 67, 1, 2), (4, 75, 1, 3), (200, 1, 198, 2)]
 )

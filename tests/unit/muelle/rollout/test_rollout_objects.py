@@ -58,10 +58,11 @@ def test_an_autoscaled_slot_starts_with_what_the_load_needs():
     cluster.strict = False
     cluster.deployment("a")["spec"]["replicas"] = 6
     release = find_release(cluster, None)
-    assert wanted_replicas(Record("a", "b"), release, "b", live(cluster)) == 6
-    assert wanted_replicas(Record("a", replicas={"b": 0}), release, "b", live(cluster)) == 0
+    assert wanted_replicas(Record("a", "b"), release, "b", live(cluster), waking=True) == 6
+    assert wanted_replicas(Record("a", "b"), release, "b", live(cluster)) == 0
+    assert wanted_replicas(Record("a", replicas={"b": 0}), release, "b", live(cluster), waking=True) == 0
     cluster.deployment("a")["spec"]["replicas"] = 1
-    assert wanted_replicas(Record("a", "b"), release, "b", live(cluster)) == 2
+    assert wanted_replicas(Record("a", "b"), release, "b", live(cluster), waking=True) == 2
     assert wanted_replicas(Record("a", "b"), release, "a", live(cluster)) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -269,6 +270,30 @@ def test_an_autoscaler_keeps_its_numbers():
     assert cluster.record()["replicas"] == {"a": 0}
 
 
+@pytest.mark.parametrize("backend", ["service", "gateway"])
+def test_a_slot_that_an_autoscaler_has_sent_to_sleep_is_woken_only_for_traffic(backend):
+    cluster = FakeCluster(backend, replicas=1, autoscaling=True)
+    deploy(cluster)
+    promote(cluster)
+    cluster.strict, cluster.check = False, lambda: None
+    cluster.deployment("b")["spec"]["replicas"] = 0
+    cluster.settle()
+    before, said = cluster.writes, []
+    with pytest.raises(RefusedError, match="no candidate"):
+        operation(cluster, said=said).promote(keep=False)
+    assert (cluster.writes, said) == (before, [])
+    deploy(cluster, "iris@3")
+    assert cluster.replicas() == {"a": 1, "b": 0}
+    cluster.deployment("a")["spec"]["replicas"] = 0
+    cluster.settle()
+    traffic(cluster, 100)
+    assert cluster.replicas() == {"a": 1, "b": 0}
+    assert len(cluster.slot_pods("a", ready=True)) == 1
+    rollback(cluster)
+    assert cluster.replicas() == {"a": 0, "b": 1}
+    assert cluster.shares()["b"] == 1.0
+
+
 def test_only_what_the_record_says_is_ours():
     cluster = FakeCluster("gateway")
     deploy(cluster, image="muelle:2")
@@ -440,6 +465,61 @@ def test_killed_anywhere_a_command_is_finished_or_taken_back_by_a_rollback(backe
 
 
 @pytest.mark.parametrize(("backend", "autoscaling", "story"), POSSIBLE)
+def test_killed_anywhere_a_command_is_taken_back_even_if_what_is_new_breaks(backend, autoscaling, story):
+    old, new = ("b", "a") if story == "deploy after a promotion" else ("a", "b")
+    cluster, command = prepared(backend, autoscaling, story)
+    command(cluster)
+    for lives in range(1, cluster.writes + 1):
+        cluster, command = prepared(backend, autoscaling, story)
+        cluster.lives = lives
+        with pytest.raises(KilledError):
+            command(cluster)
+        cluster.lives = None
+        break_models(cluster, {"iris@2", "iris@3"} - {cluster.env(old)})
+        never_more(cluster, new)
+        with contextlib.suppress(RefusedError):
+            rollback(cluster)
+        cluster.settle()
+        assert cluster.shares() == {old: 1.0, new: 0.0}, f"killed after write {lives}"
+        assert cluster.replicas() == {old: 4, new: 0}, f"killed after write {lives}"
+        assert len(cluster.slot_pods(old, ready=True)) == 4
+
+
+def break_models(cluster, names):
+    """Make pods that serve these unready; those that were sent requests lose them."""
+    cluster.check = lambda: None
+    cluster.broken.update(dict.fromkeys(names, '{"reasons": ["golden outputs differ"]}'))
+    cluster.settle()
+
+
+def never_more(cluster, slot):
+    """Check from now on that a slot is sent no more than it is."""
+    at_most = cluster.shares()[slot]
+
+    def check():
+        assert cluster.shares()[slot] <= at_most
+
+    cluster.check = check
+
+
+def test_a_rollback_from_an_unfinished_promotion_does_not_finish_it_first():
+    cluster = FakeCluster("gateway")
+    deploy(cluster, replicas=4)
+    cluster.after_write = functools.partial(die_once_promoted, cluster)
+    with pytest.raises(KilledError):
+        promote(cluster)
+    cluster.after_write = lambda: None
+    never_more(cluster, "b")
+    rollback(cluster)
+    assert cluster.shares() == {"a": 1.0, "b": 0.0}
+
+
+def die_once_promoted(cluster):
+    if cluster.record()["stable"] == "b":
+        raise KilledError
+
+
+@pytest.mark.parametrize(("backend", "autoscaling", "story"), POSSIBLE)
 def test_helm_upgrade_at_any_moment_is_safe_and_changes_nothing(backend, autoscaling, story):
     expected_cluster, command = prepared(backend, autoscaling, story)
     command(expected_cluster)
@@ -464,7 +544,7 @@ def helm_upgrade(cluster):
     record, release = found.record, found.release
     deployments = {slot: cluster.deployment(slot) for slot in SLOTS}
     for slot in SLOTS:
-        number = wanted_replicas(record, release, slot, deployments)
+        number = wanted_replicas(record, release, slot, deployments, waking=True)
         write(cluster, "Deployment", f"m-muelle-{slot}", {"replicas": number})
     traffic_now = wanted(record, release)
     service = cluster.objects["Service", "m-muelle"]

@@ -85,6 +85,18 @@ def test_objects_that_are_not_as_recorded_are_told():
     assert not status(cluster).unfinished
 
 
+def test_an_autoscaler_that_has_gone_to_zero_is_no_unfinished_command():
+    cluster = FakeCluster("service", replicas=1, autoscaling=True)
+    operation(cluster).deploy(SlotRecord("iris@2"))
+    operation(cluster).promote(keep=False)
+    cluster.check = lambda: None
+    cluster.deployment("b")["spec"]["replicas"] = 0
+    cluster.settle()
+    found = status(cluster)
+    assert not found.unfinished
+    assert [(slot.wanted, slot.problem) for slot in found.slots] == [(0, ""), (0, "")]
+
+
 def test_a_page_that_is_no_page_of_metrics_says_nothing():
     cluster = FakeCluster("gateway")
     for page in ("<html>", "{", "muelle_model_info{", ""):
