@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
+import logging
 import math
 import os
 import shutil
@@ -11,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +27,12 @@ from service.models import Models
 from service.procfs import claim_slot
 from service.settings import Settings
 
+_log = logging.getLogger(__name__)
+
+#: What the folders are called that servers make for themselves.
+_FOLDER: Final = "muelle-metrics-"
+#: The file in such a folder that is locked as long as one of its server's processes lives.
+_LOCK: Final = "server.lock"
 #: How often a worker that loads before it listens looks whether it is done, and tells the arbiter that it lives.
 _PAUSE_SECONDS: Final = 0.02
 #: How long new connections wait for a worker that loads when all others have died; below what clients and probes wait.
@@ -45,7 +54,9 @@ class Hooks:
         install_slot_values(self.directory, lambda: self._slot)
 
     def on_starting(self, server: Any) -> None:
-        """Begin with an empty folder."""
+        """Begin with an empty folder, and without those that killed servers left beside it."""
+        # First, as they may have taken all the room.
+        _remove_left_behind(self.directory.parent)
         prepare_directory(self.directory)
         forget(self.directory)
         for path in self.directory.glob("selection-*.json"):
@@ -107,8 +118,19 @@ class Hooks:
 
 @cache
 def _temporary_folder() -> Path:
-    """Return the one folder of this process; a SIGHUP, which reads the configuration anew, goes on with it."""
-    folder = Path(tempfile.mkdtemp(prefix="muelle-metrics-"))
+    """Return the one folder of this process; a SIGHUP, which reads the configuration anew, goes on with it.
+
+    It is locked from before it has its name until the last of the processes is gone that inherit the lock: the arbiter,
+    its workers and its companions. So another server can tell that nobody needs it any more.
+    """
+    made = Path(tempfile.mkdtemp(prefix="muelle-starting-"))
+    lock = os.open(made / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        # A file system without locks. A folder without the file is left alone.
+        (made / _LOCK).unlink()
+    folder = made.rename(made.with_name(made.name.replace("muelle-starting-", _FOLDER)))
     # Not in gunicorn's on_exit, which is not called when the port is taken.
     atexit.register(_remove, folder, os.getpid())
     return folder
@@ -118,6 +140,32 @@ def _remove(folder: Path, pid: int) -> None:
     # Workers inherit what the arbiter has registered.
     if os.getpid() == pid:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_behind(parent: Path) -> None:
+    """Remove the folders of servers that were killed, all processes at once, so that none of them could.
+
+    In a pod they would pile up: its /tmp outlives a container that the kernel kills for its memory.
+    """
+    for folder in parent.glob(f"{_FOLDER}*"):
+        # Another user's, one without a lock, one whose server lives, one that another server is removing.
+        with suppress(OSError):
+            if folder.lstat().st_uid != os.geteuid():
+                continue
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_unless_rows_wait(folder)
+            finally:
+                os.close(lock)
+
+
+def _remove_unless_rows_wait(folder: Path) -> None:
+    spool = folder / "prediction-log"
+    if spool.is_dir() and any(spool.iterdir()):
+        _log.warning("%s holds rows of the prediction log that a killed server did not ship; it is left there", spool)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait(worker: Any, condition: Callable[[], bool], seconds: float = math.inf) -> None:

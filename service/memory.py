@@ -13,10 +13,12 @@ A row is labelled when its own sequence stands there, so that one that overwrite
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import math
 import mmap
+import os
 import struct
 import threading
 import time
@@ -41,6 +43,8 @@ _BITS: Final = 2**64 - 1
 #: 2^64 divided by the golden ratio, odd: no two rows of a request have the same key, and they lie far apart.
 _STEP: Final = 0x9E3779B97F4A7C15
 _ZEROS: Final = bytes(1024 * 1024)
+#: So much is left free for what comes after: the metrics' files of all workers, without which none of them starts.
+_RESERVE_BYTES: Final = 8 * 1024 * 1024
 #: How many rows are looked at together: what numpy needs for that stays small, however long the ring is.
 _LOOKED_AT: Final = 1 << 16
 #: A prediction that is none of the model's classes.
@@ -289,7 +293,13 @@ def forget(directory: Path) -> None:
 def _make(path: Path, rows: int) -> None:
     """Make a slot's file unless it is there, with all its bytes.
 
-    Without them, who writes to a mapped hole when the disk is full is killed by the kernel.
+    Without them, who writes to a mapped hole when the disk is full is killed by the kernel. The file must not take the
+    last of the room itself. That is looked at before each part of it, since other workers make theirs at the same time.
+
+    Raises
+    ------
+    OSError
+        When there is no room; the file is gone then.
     """
     size = rows * _ROW_BYTES
     if path.exists() and path.stat().st_size == size:
@@ -297,7 +307,18 @@ def _make(path: Path, rows: int) -> None:
     try:
         with path.open("wb") as file:
             for begin in range(0, size, len(_ZEROS)):
+                _check_room(path, size - begin)
                 file.write(_ZEROS[: min(len(_ZEROS), size - begin)])
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def _check_room(path: Path, size: int) -> None:
+    status = os.statvfs(path.parent)
+    free = status.f_bavail * status.f_frsize
+    # Without blocks: a file system that doesn't tell, or has no bound.
+    if status.f_blocks and free < size + _RESERVE_BYTES:
+        raise OSError(
+            errno.ENOSPC, f"expected room for {size} bytes and {_RESERVE_BYTES} to spare, {free} are free", str(path)
+        )

@@ -22,16 +22,19 @@ once. What a kill -9 loses is at most what was counted since.
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
+import sys
 import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, exposition, multiprocess, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, exposition, mmap_dict, multiprocess, values
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -60,7 +63,7 @@ class _Bins:
 
     __slots__ = ("_bounds", "_counts", "_histogram", "_total")
 
-    def __init__(self, histogram: Histogram, bounds: tuple[float, ...]) -> None:
+    def __init__(self, histogram: Callable[[], Histogram], bounds: tuple[float, ...]) -> None:
         self._histogram = histogram
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
@@ -73,35 +76,38 @@ class _Bins:
 
     def flush(self) -> None:
         # prometheus_client has no public way to add many observations at once; its own observe() does these two.
+        histogram = self._histogram()
         for index, count in enumerate(self._counts):
             if count:
-                self._histogram._buckets[index].inc(count)
+                histogram._buckets[index].inc(count)
                 self._counts[index] = 0
         if self._total:
-            self._histogram._sum.inc(self._total)
+            histogram._sum.inc(self._total)
             self._total = 0.0
 
 
 class ModelMetrics:
-    """The metrics of one version of one model, labels resolved; thread-safe. Made by `Metrics.for_model`."""
+    """The metrics of one version of one model; thread-safe. Made by `Metrics.for_model`.
+
+    Without room for its series the model is served all the same: they are made when there is room, and counts wait.
+    """
 
     def __init__(self, metrics: Metrics, name: str, version: str) -> None:
         self._metrics = metrics
         self._labels = labels = (name, version)
         self._lock = threading.Lock()
         self._requests = {(protocol, code): 0 for protocol in PROTOCOLS for code in CODES}
-        for protocol, code in self._requests:
-            metrics.requests.labels(*labels, protocol, code)
-        self._duration = _Bins(metrics.duration.labels(*labels), SECONDS_BUCKETS)
-        self._stages = [_Bins(metrics.stages.labels(*labels, stage), SECONDS_BUCKETS) for stage in STAGES]
-        self._rows = _Bins(metrics.rows.labels(*labels), ROWS_BUCKETS)
-        self._failures = metrics.load_failures.labels(*labels)
-        self._not_loaded = metrics.not_loaded.labels(*labels)
+        self._duration = _Bins(partial(metrics.duration.labels, *labels), SECONDS_BUCKETS)
+        self._stages = [_Bins(partial(metrics.stages.labels, *labels, stage), SECONDS_BUCKETS) for stage in STAGES]
+        self._rows = _Bins(partial(metrics.rows.labels, *labels), ROWS_BUCKETS)
         self._in_progress = 0
-        self._in_progress_gauge = metrics.in_progress.labels(*labels)
-        # The slot's file still holds the last worker's numbers when gunicorn lost it without calling child_exit.
-        self._in_progress_gauge.set(0)
-        self._not_loaded.set(0)
+        self._failures = 0
+        self._loaded: tuple[str, str, float] | None = None
+        self._has_series = False
+        try:
+            self._make_series()
+        except OSError as error:
+            _log.error("%s %s: no room for its metrics yet: %s", name, version, error)
 
     def enter(self) -> None:
         """Count a request as in progress; `leave` must follow."""
@@ -148,24 +154,63 @@ class ModelMetrics:
 
     def loaded(self, engine: str, digest: str, seconds: float) -> None:
         """Say that this worker has loaded the model: with which engine, from which manifest, in how many seconds."""
-        self._metrics.info.labels(*self._labels, engine, digest).set(1)
-        self._metrics.load_seconds.labels(*self._labels).set(seconds)
+        with self._lock:
+            self._loaded = (engine, digest, seconds)
+            try:
+                self._carry_loaded()
+            except OSError as error:
+                _log.error("%s %s: no room yet to say that it is loaded: %s", *self._labels, error)
 
     def load_failed(self) -> None:
         """Count a failed attempt to load the model, which this worker does without from now on."""
-        self._failures.inc()
-        self._not_loaded.set(1)
+        with self._lock:
+            self._failures += 1
+            if self._has_series:
+                self._carry_failures()
 
     def flush(self) -> None:
         """Carry over what was counted since the last time."""
         with self._lock:
+            if not self._has_series:
+                self._make_series()
+            self._carry_failures()
             for (protocol, code), count in self._requests.items():
                 if count:
                     self._metrics.requests.labels(*self._labels, protocol, code).inc(count)
                     self._requests[protocol, code] = 0
             for bins in (self._duration, *self._stages, self._rows):
                 bins.flush()
-            self._in_progress_gauge.set(self._in_progress)
+            self._metrics.in_progress.labels(*self._labels).set(self._in_progress)
+            self._carry_loaded()
+
+    def _make_series(self) -> None:
+        """Let all series exist, at 0; an OSError where there is no room for one."""
+        metrics, labels = self._metrics, self._labels
+        for protocol, code in self._requests:
+            if code in CODES:
+                metrics.requests.labels(*labels, protocol, code)
+        metrics.duration.labels(*labels)
+        for stage in STAGES:
+            metrics.stages.labels(*labels, stage)
+        metrics.rows.labels(*labels)
+        metrics.load_failures.labels(*labels)
+        # The slot's file still holds the last worker's numbers when gunicorn lost it without calling child_exit.
+        metrics.in_progress.labels(*labels).set(0)
+        metrics.not_loaded.labels(*labels).set(0)
+        self._has_series = True
+
+    def _carry_loaded(self) -> None:
+        if self._loaded is not None:
+            engine, digest, seconds = self._loaded
+            self._metrics.info.labels(*self._labels, engine, digest).set(1)
+            self._metrics.load_seconds.labels(*self._labels).set(seconds)
+            self._loaded = None
+
+    def _carry_failures(self) -> None:
+        if self._failures:
+            self._metrics.load_failures.labels(*self._labels).inc(self._failures)
+            self._metrics.not_loaded.labels(*self._labels).set(1)
+            self._failures = 0
 
 
 class Metrics:
@@ -240,6 +285,8 @@ class Metrics:
         #: Unix seconds from which on the counters count.
         self.started_at = time.time() if directory is None else procfs.opened_at(directory)
         self._models: dict[tuple[str, str], ModelMetrics] = {}
+        #: Whether the log has it that there is no room: once, not twice a second.
+        self._said = False
         self._before_flush: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -267,8 +314,14 @@ class Metrics:
             count()
         with self._lock:
             models = list(self._models.values())
+        failed: OSError | None = None
         for model in models:
-            model.flush()
+            try:
+                model.flush()
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def start(self) -> None:
         """Start to carry over by itself; after the fork, since threads don't survive one."""
@@ -303,8 +356,12 @@ class Metrics:
         try:
             self.flush()
         except OSError as error:
-            # No room for the series of a new status code; what was counted stays for the next time.
-            _log.error("metrics could not be carried over: %s", error)
+            # No room for a new series, such as a status code's; what was counted stays for the next time.
+            if not self._said:
+                _log.error("metrics could not be carried over, it is tried again and again: %s", error)
+            self._said = True
+        else:
+            self._said = False
 
 
 def exposed(collectors: Iterable[Collector], accept: str | None) -> tuple[bytes, str]:
@@ -366,7 +423,46 @@ def install_slot_values(directory: Path, slot: Callable[[], procfs.Slot | None])
 
     # prometheus_client takes the folder from nowhere else.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.MmapedDict = _Allocated  # type: ignore[attr-defined]
     values.ValueClass = values.MultiProcessValue(identity)  # type: ignore[no-untyped-call]
+
+
+class _Allocated(mmap_dict.MmapedDict):
+    """A file of values that has all its bytes before they are mapped.
+
+    prometheus_client's own has holes: who writes to one when the file system is full is killed by the kernel (SIGBUS).
+    Here that is an OSError, and nothing has changed.
+    """
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        if not read_mode:
+            with open(filename, "ab") as file:
+                size = os.fstat(file.fileno()).st_size
+                _allocate(file.fileno(), max(size, mmap_dict._INITIAL_MMAP_SIZE))
+        super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        # The key with its length in front, then 1 to 8 bytes of padding, and two doubles.
+        needed = self._used + 4 + len(key.encode()) + 8 + 16
+        capacity = self._capacity
+        while capacity < needed:
+            capacity *= 2
+        if capacity > self._capacity:
+            _allocate(self._f.fileno(), capacity)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+
+def _allocate(file: int, size: int) -> None:
+    """Let a file have so many bytes, none of them a hole; an OSError where there is no room for them."""
+    if sys.platform != "linux":
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        # A file system, or a C library, that can't do it: it goes on as prometheus_client does. glibc would write
+        # instead, but not to a file that is opened to append, as these are: that is EBADF.
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF):
+            raise
 
 
 def _identity(slot: procfs.Slot) -> str:

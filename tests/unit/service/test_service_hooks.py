@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +20,7 @@ from prometheus_client import values
 
 from service.board import Board, State
 from service.companions import Companions
-from service.hooks import Hooks
+from service.hooks import Hooks, _remove_left_behind, _temporary_folder
 from service.settings import Settings
 
 # A process that makes hooks as gunicorn does, reads its configuration anew, forks, and ends.
@@ -33,6 +37,21 @@ if pid == 0:
 os.waitpid(pid, 0)
 print(first.directory, first.directory.is_dir(), os.environ["PROMETHEUS_MULTIPROC_DIR"])
 sys.exit(1)
+"""
+
+# A server with one worker, as far as its folder is concerned; the worker ends when its standard input does.
+SERVER = """
+import os, sys
+from service.hooks import Hooks
+from service.settings import Settings
+hooks = Hooks(Settings())
+hooks.on_starting(None)
+pid = os.fork()
+if pid == 0:
+    sys.stdin.read()
+    os._exit(0)
+print(hooks.directory, pid, flush=True)
+os.waitpid(pid, 0)
 """
 
 # What happens in a worker, at the end of `Arbiter.spawn_worker`.
@@ -267,3 +286,114 @@ def test_a_temporary_folder_is_one_for_all_reloads_and_removed_at_the_end(tmp_pa
     assert (existed, told) == ("True", directory)
     assert not Path(directory).exists()
     assert theirs.is_dir()
+
+
+class Started:
+    """A process that runs `SERVER`."""
+
+    def __init__(self, temporary: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            env=os.environ | {"TMPDIR": str(temporary)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        folder, worker = self.process.stdout.readline().split()
+        self.folder, self.worker = Path(folder), int(worker)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+    def end(self) -> None:
+        self.process.communicate(timeout=30)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Started]]:
+    started: list[Started] = []
+
+    def begin() -> Started:
+        started.append(Started(tmp_path))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.end()
+
+
+def test_a_killed_servers_folder_is_removed_once_its_last_worker_is_gone(
+    start: Callable[[], Started], tmp_path: Path
+) -> None:
+    killed = start()
+    killed.kill()
+    # Its worker lives, and counts in there.
+    second = start()
+    assert set(tmp_path.iterdir()) == {killed.folder, second.folder}
+    os.kill(killed.worker, signal.SIGKILL)
+    until(lambda: not is_locked(killed.folder))
+    third = start()
+    assert set(tmp_path.iterdir()) == {second.folder, third.folder}
+    second.end()
+    assert set(tmp_path.iterdir()) == {third.folder}
+
+
+def is_locked(folder: Path) -> bool:
+    with (folder / "server.lock").open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def left_behind(folder: Path) -> Path:
+    """Make the folder of a server that was killed."""
+    folder.mkdir()
+    for name in ("server.lock", "counter_w0.db"):
+        (folder / name).touch()
+    return folder
+
+
+def test_only_what_a_dead_server_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = left_behind(tmp_path / "muelle-metrics-gone")
+    shipped = left_behind(tmp_path / "muelle-metrics-shipped")
+    (shipped / "prediction-log").mkdir()
+    unshipped = left_behind(tmp_path / "muelle-metrics-unshipped")
+    (unshipped / "prediction-log").mkdir()
+    (unshipped / "prediction-log" / "rows.jsonl").write_text("{}")
+    theirs = left_behind(tmp_path / "theirs")
+    link = tmp_path / "muelle-metrics-link"
+    link.symlink_to(theirs)
+    older = tmp_path / "muelle-metrics-older"
+    older.mkdir()
+    (tmp_path / "muelle-metrics-file").touch()
+    starting = left_behind(tmp_path / "muelle-starting-now")
+    _remove_left_behind(tmp_path)
+    assert not gone.exists()
+    assert not shipped.exists()
+    for kept in (unshipped, theirs, older, starting):
+        assert kept.is_dir()
+        assert kept == older or (kept / "counter_w0.db").exists()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(unshipped) in caplog.text
+    other = left_behind(tmp_path / "muelle-metrics-other")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    _remove_left_behind(tmp_path)
+    assert other.is_dir()
+
+
+def test_without_locks_a_folder_is_never_taken_for_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = _temporary_folder.__wrapped__()
+    monkeypatch.undo()
+    _remove_left_behind(tmp_path)
+    assert folder.is_dir()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -253,6 +255,50 @@ def test_a_full_disk_is_noticed_when_the_file_is_made_and_leaves_nothing(tmp_pat
         assert list(tmp_path.glob("memory-w*")) == []
 
     assert in_a_child(work) == 0
+
+
+MIB = 1024 * 1024
+
+
+def disk(monkeypatch: pytest.MonkeyPatch, free: Callable[[int], int], blocks: int = 10**6) -> None:
+    """Let statvfs say that so much is free, when it is asked for the first, second, ... time."""
+    asked: list[object] = []
+
+    def statvfs(path: object) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(f_blocks=blocks, f_bavail=free(len(asked) - 1) // 4096, f_frsize=4096)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+
+
+def test_a_file_that_would_take_the_last_of_the_room_is_not_begun(tmp_path, monkeypatch, caplog):
+    """The workers' metrics need it: without room for them, none starts."""
+    disk(monkeypatch, lambda _: 10 * MIB)
+    memory = Memory(tmp_path, 0, 3 * MIB // ROW_BYTES)
+    assert memory.of(signature(), MODEL) is None
+    assert list(tmp_path.iterdir()) == []
+    assert f"[Errno {errno.ENOSPC}] expected room for 3145728 bytes and 8388608 to spare, 10485760 are" in caplog.text
+
+
+def test_a_file_is_given_up_when_others_take_the_room_meanwhile(tmp_path, monkeypatch):
+    written = []
+
+    def free(asked: int) -> int:
+        written.append((tmp_path / "memory-w0.ring").stat().st_size)
+        return (20 - 3 * asked) * MIB
+
+    disk(monkeypatch, free)
+    # Writes are buffered: what is written is seen when it is the next part's turn, or not even then.
+    assert Memory(tmp_path, 0, 8 * MIB // ROW_BYTES).of(signature(), MODEL) is None
+    assert len(written) == 4
+    assert max(written) <= 3 * MIB
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("free", "blocks"), [(11 * MIB, 10**6), (0, 0)])
+def test_with_enough_room_or_without_a_bound_the_file_is_made(tmp_path, monkeypatch, free, blocks):
+    disk(monkeypatch, lambda _: free, blocks)
+    assert Memory(tmp_path, 0, 3 * MIB // ROW_BYTES).of(signature(), MODEL) is not None
 
 
 def test_every_byte_of_the_file_is_on_the_disk_from_the_start(tmp_path):

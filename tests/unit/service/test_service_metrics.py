@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, values
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
@@ -24,6 +25,7 @@ from service.metrics import (
     SECONDS_BUCKETS,
     STAGES,
     Metrics,
+    install_slot_values,
     lowest_free_slot,
     mark_slot_dead,
     prepare_directory,
@@ -387,3 +389,106 @@ def test_the_lowest_free_slot() -> None:
     assert lowest_free_slot([]) == 0
     assert lowest_free_slot([0, 1, None]) == 2
     assert lowest_free_slot(iter([2, 0])) == 1
+
+
+@pytest.fixture
+def shared(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metrics]:
+    """Metrics in files, in this process."""
+    # What is set for the whole process is put back at the end.
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setattr(values, "MmapedDict", values.MmapedDict)  # type: ignore[attr-defined]
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "elsewhere")
+    install_slot_values(directory, lambda: 0)
+    yield Metrics(CollectorRegistry(), directory)
+    values.ValueClass.close_all_files()  # type: ignore[union-attr]
+
+
+def no_room(*_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def fill(metrics: Metrics) -> None:
+    """Make series of requests until their file would have to grow; others of the same length don't fit either."""
+    for number in range(1000):
+        metrics.requests.labels("m", str(number), "simple", "415")
+
+
+def test_no_file_has_a_hole(shared: Metrics, directory: Path) -> None:
+    shared.for_model("iris", "1")
+    fill(shared)
+    files = {path.name: path.stat() for path in directory.glob("*.db")}
+    assert len(files) == 4
+    assert files["counter_w0.db"].st_size > 65536
+    for name, status in files.items():
+        assert status.st_blocks * 512 >= status.st_size, name
+
+
+def test_without_room_for_a_new_series_it_is_an_error_and_the_worker_counts_on(
+    shared: Metrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    iris = shared.for_model("iris", "1")
+    with monkeypatch.context() as full:
+        full.setattr(os, "posix_fallocate", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            fill(shared)
+        iris.record("simple", 415, 0.001)
+        iris.record("simple", 200, 0.001)
+        shared.render(None)
+        found = samples(shared.render(None)[0])
+        assert requests(415) not in found
+        assert found[requests(200)] == 1
+        assert caplog.text.count("metrics could not be carried over") == 1
+    found = samples(shared.render(None)[0])
+    assert (found[requests(415)], found[requests(200)]) == (1, 1)
+
+
+def test_without_room_for_the_first_file_there_is_none_and_a_later_attempt_finds_room(
+    shared: Metrics, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "posix_fallocate", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            shared.duration.labels("iris", "1")
+        assert samples(shared.render(None)[0])
+    shared.duration.labels("iris", "1")
+    assert (directory / "histogram_w0.db").stat().st_size == 65536
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EBADF])
+def test_a_file_system_that_can_not_allocate_is_used_all_the_same(
+    number: int, shared: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    shared.for_model("iris", "1")
+    assert samples(shared.render(None)[0])[requests(200)] == 0
+
+
+def test_a_model_without_room_for_its_series_is_served_and_gets_them_later(
+    shared: Metrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rose = shared.for_model("rose", "1")
+    with monkeypatch.context() as full:
+        full.setattr(os, "posix_fallocate", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            fill(shared)
+        iris = shared.for_model("iris", "1")
+        iris.load_failed()
+        shared.for_model("lily", "1").loaded("onnx", "sha256:aa" * 9000, 1.0)
+        for model in (iris, rose):
+            model.record("simple", 200, 0.001, rows=2)
+        assert "iris 1: no room for its metrics yet: [Errno 28]" in caplog.text
+        assert "lily 1: no room yet to say that it is loaded: [Errno 28]" in caplog.text
+        found = samples(shared.render(None)[0])
+        # Those of the others are carried over all the same.
+        assert found[requests(200, "rose")] == 1
+        assert requests(200) not in found
+    found = samples(shared.render(None)[0])
+    assert (found[requests(200)], found[requests(500)]) == (1, 0)
+    assert found["muelle_batch_rows_sum model=iris version=1"] == 2
+    assert found["muelle_model_load_failures_total model=iris version=1"] == 1
+    assert found["muelle_model_not_loaded model=iris version=1"] == 1
+    assert found["muelle_model_not_loaded model=lily version=1"] == 0
+    assert found["muelle_model_load_seconds model=lily version=1"] == 1
