@@ -26,8 +26,8 @@ from typing import Final
 from muelle.errors import MuelleError
 from service.deaths import signal_name
 from service.leaving import end_process
-from service.metrics import install_slot_values, mark_slot_dead
 from service.procfs import claim_slot
+from service.slots import install_slot_values, mark_slot_dead
 
 _log = logging.getLogger(__name__)
 

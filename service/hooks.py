@@ -22,10 +22,10 @@ from service.app import stop
 from service.board import SERVING, Board, State
 from service.leaving import end_process
 from service.memory import forget
-from service.metrics import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
 from service.models import Models
 from service.procfs import claim_slot
 from service.settings import Settings
+from service.slots import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
 
 _log = logging.getLogger(__name__)
 

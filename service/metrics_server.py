@@ -20,8 +20,9 @@ from prometheus_client.registry import Collector
 
 from muelle.errors import SettingsError
 from service.companions import Companion
-from service.metrics import SlotValues, exposed
+from service.metrics import exposed
 from service.procfs import ProcessGroup
+from service.slots import SlotValues
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from service.companions import Companion, Companions
-from service.metrics import SlotValues, exposed
+from service.metrics import exposed
+from service.slots import SlotValues
 
 # What the arbiter does about companions. Each line of its standard input is evaluated there.
 ARBITER = """
@@ -25,7 +26,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter
 import service.companions as module
 from muelle.errors import StoreError
-from service.metrics import install_slot_values, prepare_directory
+from service.slots import install_slot_values, prepare_directory
 
 directory = Path(sys.argv[1])
 logging.basicConfig(filename=directory.parent / "log", format="%(message)s")

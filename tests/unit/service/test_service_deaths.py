@@ -11,7 +11,8 @@ from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from service.deaths import Deaths, Ending, ending
-from service.metrics import SlotValues, exposed, install_slot_values, prepare_directory
+from service.metrics import exposed
+from service.slots import SlotValues, install_slot_values, prepare_directory
 
 
 def exited(code: int) -> int:

@@ -25,11 +25,8 @@ from service.metrics import (
     SECONDS_BUCKETS,
     STAGES,
     Metrics,
-    install_slot_values,
-    lowest_free_slot,
-    mark_slot_dead,
-    prepare_directory,
 )
+from service.slots import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
 
 Samples = dict[str, float]
 
@@ -38,7 +35,8 @@ WORKER = """
 import json, os, sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry
-from service.metrics import Metrics, install_slot_values
+from service.metrics import Metrics
+from service.slots import install_slot_values
 directory, slot = Path(sys.argv[1]), int(sys.argv[2])
 install_slot_values(directory, lambda: slot)
 metrics = Metrics(CollectorRegistry(), directory)
@@ -323,7 +321,8 @@ def test_forked_workers_keep_apart_from_the_arbiter_and_each_other(directory: Pa
 import os, sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry
-from service.metrics import *
+from service.metrics import Metrics
+from service.slots import install_slot_values, lowest_free_slot, mark_slot_dead, prepare_directory
 from service.procfs import ProcessGroup, claim_slot
 directory, slot = Path(sys.argv[1]), [None]
 install_slot_values(directory, lambda: slot[0])

@@ -17,8 +17,9 @@ from raw_client import RawClient
 
 from muelle.errors import SettingsError
 from service import metrics_server
-from service.metrics import Metrics, install_slot_values, prepare_directory
+from service.metrics import Metrics
 from service.metrics_server import listen, metrics_companion, serve
+from service.slots import install_slot_values, prepare_directory
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 
