@@ -68,7 +68,7 @@ def test_what_a_slot_fetches_and_which_image_it_runs_come_from_the_record(record
 
 def test_what_the_record_leaves_empty_is_as_the_values_say(recorded):
     empty = {slot: {"serve": "", "fetch": "", "image": "", "since": ""} for slot in "ab"}
-    release = recorded({"models": {"serve": ["iris@7"]}, "image": {"tag": "new"}}, slots=empty, weight=0)
+    release = recorded({"models": {"serve": ["iris@7"]}, "image": {"tag": "new"}}, slots=empty)
     for slot in "ab":
         assert release.environment(slot)["MUELLE_SERVE"] == "iris@7"
         assert release.predictor(slot)["image"] == "muelle:new"
@@ -76,7 +76,7 @@ def test_what_the_record_leaves_empty_is_as_the_values_say(recorded):
 
 def test_helm_test_runs_the_stable_slots_image(recorded):
     slots = {"b": {"serve": "", "fetch": "", "image": "muelle:other", "since": ""}}
-    release = recorded(stable="b", candidate="a", slots=slots, weight=0)
+    release = recorded(stable="b", candidate="a", slots=slots)
     assert release.one("Pod", "m-muelle-test")["spec"]["containers"][0]["image"] == "muelle:other"
 
 
@@ -103,52 +103,6 @@ def test_a_record_of_a_format_of_the_future_is_refused(namespace):
     finally:
         forget_record(namespace)
     assert "ConfigMap m-muelle-rollout: expected format_version 1, got 2" in message
-
-
-@pytest.fixture
-def front(namespace: str) -> Iterator[None]:
-    """The front Service of a release whose backend is gateway."""
-    meta = {"name": "m-muelle", "annotations": {"muelle.io/backend": "gateway"}}
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"port": 80}]}}
-    kubectl(namespace, "create", document=service)
-    yield
-    kubectl(namespace, "delete", "service", "m-muelle")
-
-
-END = "end the canary first (`muelle promote` or `muelle rollback`)"
-
-
-def refused(namespace: str, values: dict[str, object], **changes: object) -> str:
-    put_record(namespace, RECORD | changes)
-    try:
-        return refusal(values, namespace=namespace, look=True)
-    finally:
-        forget_record(namespace)
-
-
-def test_a_canary_is_not_cut_to_all_or_nothing_by_another_backend(namespace):
-    message = refused(namespace, {"traffic": {"backend": "service"}})
-    assert f"traffic.backend is service, in which a candidate has 0 or 100 % of the traffic, not 10: {END}" in message
-
-
-@pytest.mark.usefixtures("front")
-def test_a_canary_does_not_get_another_share_by_another_backend(namespace, recorded):
-    by_pods = {"traffic": {"backend": "replicas"}}
-    message = refused(namespace, by_pods, replicas={"a": 2, "b": 1})
-    assert (
-        "traffic.backend is replicas, but the pods of slots a and b, 2 and 1, do not give a candidate 10 %" in message
-    )
-    assert END in message
-    assert f"2 and 9, do not give a candidate 10 %: {END}" in refused(namespace, by_pods, replicas={"b": 9})
-    assert recorded(by_pods).replicas() == {"a": 9, "b": 1}
-    assert recorded(by_pods, replicas={"a": 2, "b": 1}, weight=0).front_slot() == "a"
-    # As is.
-    assert recorded(GATEWAY, replicas={"a": 2, "b": 1}).weights() == {"a": 90, "b": 10}
-
-
-def test_a_canary_by_pods_that_a_command_is_about_to_finish_is_left_in_peace(recorded):
-    between = {"replicas": {"a": 4, "b": 2}, "weight": 50}
-    assert recorded({"traffic": {"backend": "replicas"}}, **between).replicas() == {"a": 4, "b": 2}
 
 
 def test_switching_off_fetching_under_a_slot_that_fetches_is_refused(namespace):

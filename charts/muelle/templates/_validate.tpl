@@ -55,9 +55,6 @@
 {{- if and (eq $traffic.backend "replicas") (not $state.recorded) $traffic.candidate }}
 {{- $faults = concat $faults (include "muelle.shareFaults" . | fromJsonArray) }}
 {{- end }}
-{{- if and $state.recorded (gt (int $state.weight) 0) (lt (int $state.weight) 100) }}
-{{- $faults = concat $faults (include "muelle.canaryFaults" (dict "root" . "state" $state) | fromJsonArray) }}
-{{- end }}
 {{- if and (not $state.recorded) (not .Values.rollout.ignoreRecord) }}
 {{- $faults = concat $faults (include "muelle.switchFaults" (dict "root" . "state" $state) | fromJsonArray) }}
 {{- end }}
@@ -79,29 +76,6 @@
 {{- if not $given }}{{ $can = "it is all or nothing" }}{{ end }}
 {{- toJson (list (printf "traffic.weight is %d, but traffic.backend replicas splits by whole pods and replicas is %d: %s; change one of them, or take backend gateway" $wanted $all $can)) }}
 {{- end }}
-{{- end }}
-
-{{/* Another backend in the midst of a canary, which can't give the share that is recorded. */}}
-{{- define "muelle.canaryFaults" -}}
-{{- $faults := list }}
-{{- $root := .root }}
-{{- $backend := $root.Values.traffic.backend }}
-{{- $weight := int .state.weight }}
-{{- $end := "end the canary first (`muelle promote` or `muelle rollback`)" }}
-{{- if eq $backend "service" }}
-{{- $faults = append $faults (printf "traffic.backend is service, in which a candidate has 0 or 100 %% of the traffic, not %d: %s" $weight $end) }}
-{{- end }}
-{{- /* Not where it was replicas before: while a command works, or when one was killed, pods differ from shares. */}}
-{{- $was := dig "metadata" "annotations" "muelle.io/backend" $backend (lookup "v1" "Service" $root.Release.Namespace (include "muelle.fullname" $root)) }}
-{{- if and (eq $backend "replicas") (ne $was $backend) }}
-{{- $a := int .state.slots.a.replicas }}
-{{- $b := int .state.slots.b.replicas }}
-{{- $given := divf (mulf 100 (ternary $a $b (eq .state.candidate "a"))) (max 1 (add $a $b)) }}
-{{- if or (gt (subf $given $weight) 0.5) (lt (subf $given $weight) -0.5) }}
-{{- $faults = append $faults (printf "traffic.backend is replicas, but the pods of slots a and b, %d and %d, do not give a candidate %d %%: %s" $a $b $weight $end) }}
-{{- end }}
-{{- end }}
-{{- toJson $faults }}
 {{- end }}
 
 {{/* A pointer that would move to a slot without a ready pod. */}}
