@@ -55,7 +55,11 @@ def read_parquet(source: Path | IO[bytes], where: str, dtypes: Mapping[str, str]
     import pandas as pd
 
     try:
-        frame = pd.read_parquet(source)
+        import pyarrow as pa
+
+        # Arrow's threads may still hold what they read from when the interpreter ends; a file of Python's they would
+        # touch then, and abort the process after its answer (apache/arrow#33975).
+        frame = pd.read_parquet(source if isinstance(source, Path) else pa.BufferReader(source.read()))
     except ImportError as error:
         raise MuelleError(f"{where}: Parquet needs pyarrow: pip install 'muelle[train]'") from error
     except Exception as error:  # pyarrow's errors have no common root

@@ -1,11 +1,12 @@
 """Tables: dtypes that are meant, and files that are none."""
 
 import io
+import threading
 
 import pandas as pd
 import pytest
 
-from muelle.cli.tables import code_columns, read_csv, read_table
+from muelle.cli.tables import code_columns, read_csv, read_parquet, read_table
 from muelle.errors import EstimatorError, InputError, MuelleError
 
 
@@ -60,6 +61,27 @@ def test_an_index_that_pandas_wrote_is_dropped(tmp_path):
 def test_parquet_dtypes_can_be_overruled(tmp_path):
     pd.DataFrame({"a": [1, 2]}).to_parquet(tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet", {"a": "string"})["a"].tolist() == ["1", "2"]
+
+
+class Watched(io.BytesIO):
+    """Knows the threads that read it."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.threads = set()
+
+    def read(self, *size):
+        self.threads.add(threading.get_ident())
+        return super().read(*size)
+
+
+def test_no_thread_of_arrow_holds_a_file_of_pythons(tmp_path):
+    """One that did so when the interpreter ended aborted the command, after its answer and with code 134."""
+    frame = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    source = Watched((tmp_path / "t.parquet").read_bytes())
+    pd.testing.assert_frame_equal(read_parquet(source, "t.parquet"), frame)
+    assert source.threads == {threading.get_ident()}
 
 
 def test_codes(tmp_path):
