@@ -111,7 +111,7 @@ class Reader:
     def classes(self, file: LogFile) -> tuple[Scalar, ...] | None:
         """Return the classes that a version predicts, in the order of its probabilities; None for numbers."""
         with _naming(file), self._open(file) as opened:
-            metadata = pq.ParquetFile(opened).schema_arrow.metadata or {}
+            metadata = _parquet(opened).schema_arrow.metadata or {}
             found = json.loads(metadata.get(_METADATA_KEY, b"{}"))
             if found.get("format") != _FORMAT:
                 raise MuelleError(f"{file.path}: expected a log of format {_FORMAT}, got {found.get('format')!r}")
@@ -121,14 +121,19 @@ class Reader:
         with ThreadPoolExecutor(_THREADS) as pool:
             for file, opened in _ahead(pool, self._open, files):
                 with _naming(file), opened:
-                    parquet = pq.ParquetFile(opened)
+                    parquet = _parquet(opened)
                     there = [name for name in columns if name in parquet.schema_arrow.names]
-                    for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
+                    for batch in parquet.iter_batches(_BATCH_ROWS, columns=there, use_threads=False):
                         yield convert(batch)
                 self._done(file.size_bytes)
 
     def _open(self, file: LogFile) -> BinaryIO:
         return self._call(lambda: self._tree.open(file.path, file.size_bytes))
+
+
+def _parquet(opened: BinaryIO) -> Any:
+    """Return a file that is read by this thread alone; see `muelle.cli.tables.read_parquet`."""
+    return pq.ParquetFile(opened, pre_buffer=False)
 
 
 def _ahead(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -114,6 +115,20 @@ def rows_of(*arguments: object) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.output
     found: list[dict[str, Any]] = json.loads(result.stdout)["rows"]
     return found
+
+
+def test_no_thread_of_arrow_holds_a_file_of_pythons(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that did so when the interpreter ended would abort the command; see the same test of other tables."""
+    readers: set[int] = set()
+
+    class Watched(io.FileIO):
+        def readinto(self, buffer: Any) -> int | None:
+            readers.add(threading.get_ident())
+            return super().readinto(buffer)
+
+    monkeypatch.setattr(FolderTree, "open", lambda _, path, size: io.BufferedReader(Watched(log / path)))
+    assert len(rows_of("--log", log)) == 6
+    assert readers == {threading.get_ident()}
 
 
 def test_scores_by_version_and_day_are_scikit_learns(log: Path, bundles: Path) -> None:
