@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 START_SECONDS = 60.0
+#: How many ports a worker of pytest-xdist has for itself; nine times as many lie below the NodePorts of a cluster.
+PORTS = 2000
 
 
 def make_repository(folder: Path) -> Path:
@@ -30,10 +33,26 @@ def make_repository(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody has, nor gets from the kernel before a server has started on it.
+
+    That would be so with one of the kernel's own choice: it may give the same to the next who asks, or take it for the
+    near end of a connection.
+    """
+    for port in itertools.islice(_ports, PORTS):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise AssertionError(f"none of {PORTS} ports is free")
+
+
+def _own_ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw8").removeprefix("gw"))
+    first = 12_000 + worker % 9 * PORTS
+    # From elsewhere each time: another run on this machine may be under way.
+    return (first + (os.getpid() + count) % PORTS for count in itertools.count())
+
+
+_ports = _own_ports()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from support import free_port
+
 T = TypeVar("T")
 
 
@@ -79,8 +81,9 @@ class Kube:
     @contextlib.contextmanager
     def port_forward(self, namespace: str, target: str, port: int) -> Iterator[str]:
         """Forward a free local port to a pod or Service; the value is its URL."""
-        local = _free_port()
-        command = ["kubectl", "port-forward", "-n", namespace, target, f"{local}:{port}"]
+        local = free_port()
+        # Not to localhost, which is ::1 as well: kubectl is content when it gets one of the two.
+        command = ["kubectl", "port-forward", "--address=127.0.0.1", "-n", namespace, target, f"{local}:{port}"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             try:
                 until(lambda: _listening(local, process), f"port-forward to {target}", 30, 0.05)
@@ -102,12 +105,6 @@ def _run(command: list[str], stdin: str | None, check: bool, timeout: float) -> 
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listening(port: int, process: subprocess.Popen[str]) -> bool:

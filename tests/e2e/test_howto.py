@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from cluster import Kube, until
-from howto import Block, blocks, complaint, environ, free_port, masked, missing, run, script
+from howto import Block, blocks, complaint, environ, masked, missing, run, script
 from images import ROOT, Images
 from release import GATEWAY, GATEWAY_URL, has_gateway
+from support import free_port
 from watching import stand_ins
 
 Report = Callable[[object], None]
@@ -29,14 +30,14 @@ DOCUMENTS = [
 ]
 #: What a reader sees and uses of a clone.
 OF_THE_CLONE = ("charts", "k8s", "examples")
-SECONDS = 900.0
+SECONDS = 2400.0
 SHORT_DRAIN = """\
 # No caller keeps a connection open here, so there is none to wait for.
 muelle() {
   case $1 in
     promote | rollback) command muelle "$@" --drain-seconds 2 ;;
     # A reader takes a second; the gateway may say that it has a route before all of it goes by that.
-    traffic) command muelle "$@" && sleep 1 ;;
+    traffic) command muelle "$@" && sleep 5 ;;
     *) command muelle "$@" ;;
   esac
 }

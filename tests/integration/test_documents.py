@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from howto import blocks, complaint, environ, free_port, missing, run, script
+from howto import blocks, complaint, environ, missing, run, script
+from support import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from support import free_port
 
 
 def operation(row):
@@ -167,14 +168,8 @@ def test_a_model_whose_name_is_no_part_of_a_url(muelle):
     assert seen[0][0] == "/models/%C3%A9%2F1/predict"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_no_server(muelle):
-    result = muelle("check", f"127.0.0.1:{_free_port()}", "--wait", "0.3")
+    result = muelle("check", f"127.0.0.1:{free_port()}", "--wait", "0.3")
     assert result.exit_code == 1
     assert "no answer: Connection refused" in result.stdout
     assert "Traceback" not in result.output
