@@ -142,6 +142,10 @@ class Load:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self._process
+            if self._process.poll() is not None and self._reader:
+                self._reader.join(10)  # what it said last may not have been read yet
+                if condition():
+                    return
             said = f"{self.result}\n{''.join(self._rest[-20:])}"
             assert self._process.poll() is None, f"{what}: the load ended before; {said}"
             assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s; {said}"

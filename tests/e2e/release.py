@@ -185,7 +185,7 @@ class Release:
         *,
         via: str = "service",
         rate: float = 60.0,
-        seconds: float = 180.0,
+        seconds: float = 600.0,
         limit: int = 50_000,
         headers: Mapping[str, str] | None = None,
         versions: Sequence[str] = ("1", "2"),

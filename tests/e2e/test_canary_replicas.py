@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
+from cluster import until
 from release import Release
 
 Install = Callable[..., Release]
@@ -41,7 +42,8 @@ def test_a_quarter_of_the_connections_reaches_a_quarter_of_the_pods(
         release.wait_settled()
         load.wait(sent=100)
     lossless(load, what="while pods come and go")
-    assert (len(release.pods("a")), len(release.pods("b"))) == (3, 1)
+    until(lambda: (len(release.pods("a")), len(release.pods("b"))) == (3, 1), "three pods and one")
+    release.wait_settled()
     with release.load(new=3, kept=0, rate=100, limit=2000) as fresh:
         fresh.finish()
     lossless(fresh, what="new connections")

@@ -6,6 +6,7 @@ and ``shmem``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -38,14 +39,24 @@ def test_cpu_and_memory_are_what_the_kernel_books(repository: Path, tmp_path: Pa
             # In the midst of it: workers are replaced, one is killed, and the companion, too.
             load.wait_ok(1000)
             # Whose slot it is changes at each replacement, so any worker's does.
-            found = holders(metrics)
-            for slot in (min(filter(str.isdecimal, found)), "metrics"):
-                os.kill(found[slot], signal.SIGKILL)
+            for is_one in (str.isdecimal, "metrics".__eq__):
+                server.wait_for(lambda is_one=is_one: shot(metrics, is_one), "one to kill")
             load.wait_ok(3000)
             load.stop()
         server.wait_for(lambda: complete(set(holders(metrics))), "complete")
         report(compare(server, port, metrics, cgroup, SHARE))
         assert server.stop() == 0
+
+
+def shot(metrics: Path, is_one: Callable[[str], bool]) -> bool:
+    """Kill one of the processes whose slot is one; False when there is none, or it is being replaced."""
+    pid = next((pid for slot, pid in holders(metrics).items() if is_one(slot)), None)
+    if pid is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
 
 
 def complete(slots: set[str]) -> bool:

@@ -150,7 +150,7 @@ def test_the_autoscaler_goes_up_under_load_and_down_again_and_loses_no_request(
         },
     }
     release.upgrade({"autoscaling": autoscaling, "resources": {"requests": {"cpu": "100m"}}})
-    with release.load(rate=10, seconds=400, new=1, kept=1) as light:
+    with release.load(rate=10, new=1, kept=1) as light:
         release.wait_ready(replicas=1, seconds=120)
         with release.load(rate=150, seconds=200) as heavy:
             until(lambda: len(release.pods(ready=True)) >= 2, "more pods under load", 120)

@@ -84,14 +84,14 @@ def test_uninstall_leaves_nothing_but_claims(install: Install, kube: Kube, names
     before = until(lambda: everything(kube, namespace), "a list of all objects", 60)
     release = install("gone", {"autoscaling": {"enabled": True}, "networkPolicy": {"enabled": True}})
     release.muelle("deploy", "iris@2")
-    made = everything(kube, namespace) - before
+    made = until(lambda: everything(kube, namespace) - before, "a list of what was made", 60)
     release.uninstall()
 
     def left() -> set[str]:
         return everything(kube, namespace) - before
 
     until(lambda: not left(), "nothing left", 90)
-    assert "persistentvolumeclaims/models" in everything(kube, namespace)
+    until(lambda: "persistentvolumeclaims/models" in everything(kube, namespace), "the claim that stays", 60)
     report(f"{len(made)} objects were there, none is left, and the claim stays")
 
 

@@ -149,6 +149,7 @@ def canary(applied: Callable[..., Any], gateway: None) -> Iterator[Applied]:
         release.wait_ready("a")
         release.wait_ready("b")
         until(lambda: answered(release), "the gateway's first answer", 60)
+        until(lambda: answered(release, TESTER) == "2", "the candidate's first answer", 60)
         release.wait_settled()
         yield release
 

@@ -51,6 +51,14 @@ def power(kube: Kube, node: str) -> Iterator[Callable[[], None]]:
     yield lambda: _command("MUELLE_E2E_NODE_DOWN")
     _command("MUELLE_E2E_NODE_UP")
     kube.run("wait", "--for=condition=Ready", f"node/{node}", "--timeout=120s", timeout=140)
+    # Ready is said by the kubelet; that pods may go there again, somewhat later by a controller.
+    until(lambda: not away(kube, node), "the taints of a node that is away gone", 60)
+
+
+def away(kube: Kube, node: str) -> list[str]:
+    """Return the taints that a node has from being cut off."""
+    taints = kube.get("node", node)["spec"].get("taints", [])
+    return [taint["key"] for taint in taints if taint["key"].startswith("node.kubernetes.io/")]
 
 
 def _command(key: str) -> None:

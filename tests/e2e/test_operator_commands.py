@@ -304,7 +304,7 @@ def test_an_autoscalers_numbers_are_left_alone(scaled: Release, kube: Kube) -> N
 def test_watching_shows_changes_until_it_is_ended(release: Release) -> None:
     release.muelle("rollback", "--drain-seconds", "1", check=False)
     with start(release, "status", "--watch", "--output", "json", "--every", "0.5") as process:
-        giving_up = threading.Timer(120, process.kill)
+        giving_up = threading.Timer(300, process.kill)
         giving_up.start()
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())

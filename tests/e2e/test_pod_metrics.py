@@ -42,7 +42,8 @@ def test_the_metrics_port_says_what_the_pods_cgroup_says(install: Install, repor
     (pod,) = release.names()[:1]
     with cgroup(release, pod) as kernel:
         before = scraped(release, pod), kernel()
-        with release.forwarded() as url:
+        # To the pod that is looked at: the Service would choose either.
+        with release.forwarded(f"pod/{pod}", 8080) as url:
             for _ in range(REQUESTS):
                 release.predict(url)
 

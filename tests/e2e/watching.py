@@ -200,6 +200,15 @@ def check_drift(prometheus: Prometheus, release: Release, pod: str | None = None
         # `increase` extends what it saw to the window's ends, by some percent where the window has just begun.
         return bool(by_feature) and by_feature.get("predict", 0.0) > 0.9 * rows
 
+    watched = {pod} if pod else set(release.names())
+
+    def at_zero() -> bool:
+        # What the first scrape of a counter finds in it is in no increase.
+        samples = prometheus.query(f"sum by (pod) (muelle_feature_bin_total{where})")
+        assert watched <= {sample.labels["pod"] for sample in samples}, samples
+        return True
+
+    until(at_zero, "the counters scraped with nothing in them", 60)
     rows = usual_rows()
     with release.forwarded(*((f"pod/{pod}", 8080) if pod else ())) as url:
         send(url, rows * 2)

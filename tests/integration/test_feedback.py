@@ -249,6 +249,7 @@ def test_a_replica_that_hangs_or_is_down_costs_a_moment_and_its_labels_can_come_
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
+        second.wait_for(lambda: all(second.get("/livez").status == 200 for _ in range(10)), "awake")
         # It may have got round to those that were not waited for; in any case each counts once.
         again = tell(first, own + others)
         assert (again["matched"] + again["duplicate"], again["unmatched"]) == (10, 0)

@@ -145,6 +145,5 @@ def test_servers_with_one_temporary_folder_leave_each_other_alone(repository: Pa
         assert list(temporary.iterdir()) == [folder]
         # The last half second's counts are there, too.
         assert first.post(LINEAR, FOUR).status == 200
-        time.sleep(1)
-        assert total(scrape(first), "muelle_requests_total", model="linear") == 1
+        first.wait_for(lambda: total(scrape(first), "muelle_requests_total", model="linear") == 1, "to have counted")
     assert list(temporary.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -118,11 +119,13 @@ def test_counters_never_fall_through_recycling_kills_and_reloads(repository: Pat
                 load.wait_ok(120)
                 before = workers(metrics)
                 # First the oldest, who may be on its way out by then, and later the youngest, whom nobody tells to go.
-                going = max(before) if turn == 2 else min(before)
+                by_age = [pid for pid in server.workers() if pid in before]
+                going = by_age[-1 if turn == 2 else 0]
                 if turn % 2:
                     os.kill(server.pid, signal.SIGHUP)
                 else:
-                    os.kill(going, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(going, signal.SIGKILL)
                     killed.append(going)
                 server.wait_for(lambda going=going: going not in workers(metrics), "rid of it")
                 # However slow the machine, each turn is looked at.
@@ -142,7 +145,8 @@ def test_counters_never_fall_through_recycling_kills_and_reloads(repository: Pat
         # What the killed ones had counted in their last half second is lost; nothing is counted twice.
         assert 0 < total(found, REQUESTS) <= tally.sent
         ends = [line["message"] for line in server.log() if "was killed by SIGKILL" in line["message"]]
-        assert [int(re.findall(r"pid (\d+)", end)[0]) for end in ends] == killed
+        # The oldest may just have ended by itself.
+        assert [int(re.findall(r"pid (\d+)", end)[0]) for end in ends] in (killed, killed[1:])
         # Who had been told to go has not failed.
         untold = [end for end in ends if not end.endswith(", told to stop")]
         assert ends[-1] in untold
