@@ -47,6 +47,19 @@ def test_a_canary_is_shown_with_what_its_pods_say():
     assert json.loads(json.dumps(found.to_json()))["slots"][1]["models"][0]["digest"] == "sha256:22"
 
 
+def test_a_pod_that_did_not_answer_at_first_is_asked_again(monkeypatch):
+    cluster = FakeCluster("gateway")
+    cluster.metrics["iris@1"] = PAGE
+    ask, asked = cluster.ask_pod, []
+
+    def stalling(*where):
+        asked.append(where)
+        return ask(*where) if asked.count(where) > 1 else None
+
+    monkeypatch.setattr(cluster, "ask_pod", stalling)
+    assert status(cluster).slots[0].models == (Model("iris", "2", "sha256:22", "onnx"),)
+
+
 def test_a_release_without_a_record_is_shown():
     cluster = FakeCluster("service")
     found = status(cluster)
