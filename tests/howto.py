@@ -24,7 +24,7 @@ _OPENS: Final = re.compile(r"```(\w*)(.*)")
 _HIDDEN: Final = re.compile(r"<!-- run(.*)")
 #: Before the output of the block at this line.
 _MARK: Final = "\x1e"
-_FORWARDS: Final = re.compile(r"^kubectl port-forward .*?(\d+):\d+.*&$", re.MULTILINE)
+_FORWARDS: Final = re.compile(r"^(kubectl port-forward .*?(\d+):\d+.*?) *&$", re.MULTILINE)
 #: What is another one each time.
 _CHANGING: Final = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
@@ -35,13 +35,16 @@ _CHANGING: Final = (
 _PRELUDE: Final = """\
 set -euo pipefail
 exec 2>&1
-# A reader takes a second to type the next line; until then a forwarded port listens.
+# A reader takes a second to type the next line; until then a forwarded port listens. And types that one again when
+# kubectl could not reach the pod just then.
 listening() {
   local try
   for try in {1..150}; do
     if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
+    kill -0 $! 2>/dev/null || again
     sleep 0.2
   done
+  cat "forward-$1.log"
   echo "nothing listens on port $1"
   return 1
 }
@@ -137,7 +140,8 @@ def script(parts: Sequence[Block], names: Mapping[str, str], before: str = "") -
         text = part.text
         for name, own in names.items():
             text = text.replace(name, own)
-        text = _FORWARDS.sub(r"\g<0>\nlistening \1", text)
+        # What it says itself is none of the next command's output.
+        text = _FORWARDS.sub(r"again() { \1 > forward-\2.log 2>&1 & }\nagain\nlistening \2", text)
         program.append(f"printf '{_MARK}%s\\n' {part.line}\n")
         if "fails" in part.words:
             refused = f'if [[ $status == 0 ]]; then echo "line {part.line}: expected to fail"; exit 99; fi\n'
