@@ -7,8 +7,8 @@ from typing import Any
 
 from rendering import CHART, Object, command
 
-#: No pod needs to start where only objects are looked at.
-NO_IMAGE: Object = {"image": {"tag": "there-is-none", "pullPolicy": "Never"}}
+#: No pod needs to start where only objects are looked at: no node takes them, so that they cost other tests nothing.
+NO_PODS: Object = {"image": {"tag": "there-is-none"}, "nodeSelector": {"kubernetes.io/hostname": "there-is-none"}}
 
 RECORD: Object = {
     "format_version": 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,9 @@ def _kubectl(*arguments: str) -> None:
 def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace that enforces restricted Pod Security; it goes again without being waited for."""
     topic = request.module.__name__.removeprefix("test_").replace("_", "-")
-    name = f"{topic}-{os.getpid()}"
+    name = f"chart-tests-{topic}"
+    # What a killed run has left.
+    _kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=100s")
     _kubectl("create", "namespace", name)
     _kubectl("label", "namespace", name, *(f"pod-security.kubernetes.io/{mode}=restricted" for mode in _MODES))
     yield name

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from cluster_objects import NO_IMAGE, RECORD, get, helm, kubectl, put_record
+from cluster_objects import NO_PODS, RECORD, get, helm, kubectl, put_record
 from rendering import GATEWAY, command, merged
 
-VALUES = merged(NO_IMAGE, GATEWAY, {"replicas": 2})
-SCALED = merged(NO_IMAGE, {"autoscaling": {"enabled": True}})
+VALUES = merged(NO_PODS, GATEWAY, {"replicas": 2})
+SCALED = merged(NO_PODS, {"autoscaling": {"enabled": True}})
 
 
 def install(namespace, values):
@@ -135,15 +135,15 @@ def test_what_an_autoscaler_has_chosen_survives_upgrades(namespace):
 
 
 def test_switching_autoscaling_on_drops_no_pod(namespace):
-    fixed = merged(NO_IMAGE, {"replicas": 3})
+    fixed = merged(NO_PODS, {"replicas": 3})
     install(namespace, fixed)
     upgrade(namespace, merged(fixed, {"autoscaling": {"enabled": True, "minReplicas": 3}}))
     assert get(namespace, "deployment", "m-muelle-a")["spec"]["replicas"] == 3
 
 
 def test_a_pointer_is_not_moved_to_a_slot_without_a_ready_pod(namespace):
-    install(namespace, NO_IMAGE)
-    went_well, said = helm(namespace, "upgrade", merged(NO_IMAGE, {"traffic": {"stable": "b"}}))
+    install(namespace, NO_PODS)
+    went_well, said = helm(namespace, "upgrade", merged(NO_PODS, {"traffic": {"stable": "b"}}))
     assert not went_well
     assert "traffic.stable is b, which has no ready pod, while slot a answers" in said
     assert get(namespace, "service", "m-muelle")["spec"]["selector"]["muelle.io/slot"] == "a"
@@ -158,4 +158,4 @@ def test_uninstalling_leaves_nothing_not_even_the_record(namespace):
     kinds = "deployments,services,httproutes,serviceaccounts,roles,rolebindings,poddisruptionbudgets,configmaps"
     left = json.loads(kubectl(namespace, "get", kinds, "-l", "app.kubernetes.io/instance=m", "--output", "json"))
     assert left["items"] == []
-    install(namespace, NO_IMAGE)
+    install(namespace, NO_PODS)

@@ -175,6 +175,7 @@ def others(namespace):
     """Two more namespaces, for rights in them."""
     names = [f"{namespace}-{letter}" for letter in ("x", "y")]
     for name in names:
+        kubectl("default", "delete", "namespace", name, "--ignore-not-found", "--timeout=100s")
         kubectl("default", "create", "namespace", name)
     yield names
     for name in names:
