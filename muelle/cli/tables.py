@@ -55,17 +55,27 @@ def read_parquet(source: Path | IO[bytes], where: str, dtypes: Mapping[str, str]
     import pandas as pd
 
     try:
-        import pyarrow as pa
-
-        # Arrow's threads may still hold what they read from when the interpreter ends; a file of Python's they would
-        # touch then, and abort the process after its answer (apache/arrow#33975).
-        frame = pd.read_parquet(source if isinstance(source, Path) else pa.BufferReader(source.read()))
+        frame = pd.read_parquet(_arrows_own(source))
     except ImportError as error:
         raise MuelleError(f"{where}: Parquet needs pyarrow: pip install 'muelle[train]'") from error
     except Exception as error:  # pyarrow's errors have no common root
         raise _unreadable(where, error) from error
     frame.columns = pd.Index([str(name) for name in frame.columns])
     return _convert(frame, where, dtypes or {})
+
+
+def _arrows_own(source: Path | IO[bytes]) -> Any:
+    """Return what Arrow can read by itself.
+
+    Its threads may still hold what they read from when the interpreter ends. A file of Python's, which pandas before 3
+    makes of a path, too, they would touch then, and abort the process after its answer (apache/arrow#33975).
+    """
+    import pyarrow as pa
+
+    if not isinstance(source, Path):
+        return pa.BufferReader(source.read())
+    # A folder is a table in parts.
+    return source if source.is_dir() else pa.OSFile(str(source))
 
 
 def read_csv(

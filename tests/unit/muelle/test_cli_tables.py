@@ -1,9 +1,9 @@
 """Tables: dtypes that are meant, and files that are none."""
 
 import io
-import threading
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from muelle.cli.tables import code_columns, read_csv, read_parquet, read_table
@@ -63,25 +63,25 @@ def test_parquet_dtypes_can_be_overruled(tmp_path):
     assert read_table(tmp_path / "t.parquet", {"a": "string"})["a"].tolist() == ["1", "2"]
 
 
-class Watched(io.BytesIO):
-    """Knows the threads that read it."""
-
-    def __init__(self, data):
-        super().__init__(data)
-        self.threads = set()
-
-    def read(self, *size):
-        self.threads.add(threading.get_ident())
-        return super().read(*size)
-
-
-def test_no_thread_of_arrow_holds_a_file_of_pythons(tmp_path):
+@pytest.mark.parametrize("kind", ["path", "file"])
+def test_no_thread_of_arrow_holds_a_file_of_pythons(kind, tmp_path, monkeypatch):
     """One that did so when the interpreter ended aborted the command, after its answer and with code 134."""
+    path, given = tmp_path / "t.parquet", []
     frame = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
-    frame.to_parquet(tmp_path / "t.parquet")
-    source = Watched((tmp_path / "t.parquet").read_bytes())
-    pd.testing.assert_frame_equal(read_parquet(source, "t.parquet"), frame)
-    assert source.threads == {threading.get_ident()}
+    frame.to_parquet(path)
+    read = pd.read_parquet
+    monkeypatch.setattr(pd, "read_parquet", lambda source: given.append(source) or read(source))
+    found = read_parquet(path if kind == "path" else io.BytesIO(path.read_bytes()), "t.parquet")
+    pd.testing.assert_frame_equal(found, frame)
+    assert [isinstance(source, pa.NativeFile) for source in given] == [True]
+
+
+def test_a_folder_of_parquet_is_a_table(tmp_path):
+    for part in (1, 2):
+        path = tmp_path / "t.parquet" / f"part-{part}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pd.DataFrame({"a": [part]}).to_parquet(path)
+    assert read_table(tmp_path / "t.parquet")["a"].tolist() == [1, 2]
 
 
 def test_codes(tmp_path):
