@@ -132,7 +132,10 @@ class Reader:
 
 
 def _parquet(opened: BinaryIO) -> Any:
-    """Return a file that is read by this thread alone; see `muelle.cli.tables.read_parquet`."""
+    """Return a file that is read by this thread alone.
+
+    Arrow's own threads might still hold a file of Python's when the interpreter ends, and abort the process.
+    """
     return pq.ParquetFile(opened, pre_buffer=False)
 
 

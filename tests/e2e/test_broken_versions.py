@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cluster import Kube, until
 from images import FLIPPED, SKEWED, Images
-from release import Release
+from release import Release, last_words
 
 Install = Callable[..., Release]
 Lossless = Callable[..., None]
@@ -147,11 +147,6 @@ def waiting_or_last(release: Release) -> list[Any]:
     return states
 
 
-def last_words(release: Release) -> list[str]:
-    """Return what containers said when they ended; a state of waiting has a message, too, the kubelet's own."""
-    return [state["message"] for state in waiting_or_last(release) if "exitCode" in state and "message" in state]
-
-
 def problems(release: Release) -> str:
     """Return what `muelle status` says is wrong."""
     return "; ".join(slot["problem"] for slot in release.status()["slots"] if slot["problem"])
@@ -167,7 +162,7 @@ def test_a_change_that_crashes_takes_no_request_and_says_why(
     with release.load(versions=["1"]) as load:
         release.upgrade({"extraEnvFrom": [{"configMapRef": {"name": "tuning"}}]}, wait=False)
         until(lambda: release.restarts() >= 1, "a pod that was restarted", 60)
-        said = until(lambda: last_words(release), "its last words", 30)
+        said = until(lambda: [words for words in last_words(release.pods()) if "WRKERS" in words], "last words", 30)
         load.wait(sent=50)
         shown = problems(release)
     report(f"last words: {said[0].strip()}; muelle status: {shown}")
